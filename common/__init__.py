@@ -1,0 +1,1 @@
+"""What every example shares: settings, connecting, publishing, consuming, printing. It imports no example."""

@@ -1,0 +1,191 @@
+"""Settings from the environment and ``.env``; the real environment wins."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from dotenv import dotenv_values
+
+from common.errors import ExitCode, Failure
+
+ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
+
+
+class SettingsError(Failure):
+    """A setting that cannot be used; the text names the variable."""
+
+    exit_code = ExitCode.CONFIG
+
+
+@dataclass(frozen=True)
+class Address:
+    """One broker's host name and port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Paths of PEM files; without ``ca_file`` the system's authorities are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a script needs to know about its surroundings. The defaults are those of ``.env.example``.
+
+    Times are in seconds; ``prefetch`` is in messages. ``repr`` leaves the password out.
+    """
+
+    addresses: tuple[Address, ...] = (Address("localhost", 5672),)
+    user: str = "guest"
+    password: str = "guest"
+    vhost: str = "/"
+    tls: Tls | None = None
+    management_url: str = "http://localhost:15672"
+    heartbeat: int = 60
+    prefetch: int = 100
+    connect_timeout: float = 5.0
+    reconnect_timeout: float = 300.0
+    blocked_timeout: float = 300.0
+
+    def __repr__(self) -> str:
+        return f"Settings({self.url})"
+
+    @property
+    def url(self) -> str:
+        """The address as an AMQP URL without the password, for messages and logs."""
+        scheme = "amqps" if self.tls else "amqp"
+        hosts = ",".join(map(str, self.addresses))
+        return f"{scheme}://{quote(self.user, safe='')}@{hosts}/{quote(self.vhost, safe='')}"
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, env_file: Path | None = ENV_FILE) -> Settings:
+        """Read ``environ`` (the process's own by default) over ``env_file`` (None: no file).
+
+        Raises SettingsError, naming the variable and how to mend it.
+        """
+        values = dict(os.environ if environ is None else environ)
+        if env_file is not None and env_file.is_file():
+            for name, value in dotenv_values(env_file).items():
+                if value is not None:
+                    values.setdefault(name, value)
+        return _Reader(values).settings()
+
+
+class _Reader:
+    def __init__(self, values: Mapping[str, str]) -> None:
+        # An empty value means "not set": that is how shells and Compose unset a variable.
+        self.values = {name: value.strip() for name, value in values.items() if value.strip()}
+
+    def settings(self) -> Settings:
+        default = Settings()
+        tls = self.boolean("RABBITMQ_TLS", False)
+        port = self.port("RABBITMQ_PORT", 0)
+        user = self.values.get("RABBITMQ_USER", default.user)
+        password = self.values.get("RABBITMQ_PASSWORD", default.password)
+        vhost = self.values.get("RABBITMQ_VHOST", default.vhost)
+        variable, hosts = "RABBITMQ_HOST", self.values.get("RABBITMQ_HOST", "localhost")
+        if "AMQP_URL" in self.values:
+            variable = "AMQP_URL"
+            parts = urlsplit(self.values["AMQP_URL"])
+            if parts.scheme not in ("amqp", "amqps"):
+                raise SettingsError("AMQP_URL must begin with amqp:// or amqps://, as in amqp://user:password@host/")
+            tls, port = parts.scheme == "amqps", 0
+            credentials, _, hosts = parts.netloc.rpartition("@")
+            hosts = hosts or "localhost"
+            if credentials:
+                name, _, secret = credentials.partition(":")
+                user, password = unquote(name), unquote(secret)
+            # RabbitMQ URI specification: no path means the default vhost; "/" alone would be the empty one,
+            # which nobody has, so we read it as the default as well.
+            vhost = unquote(parts.path[1:]) if len(parts.path) > 1 else "/"
+        port = port or (5671 if tls else 5672)
+        addresses = tuple(self.address(variable, item, port) for item in hosts.split(",") if item.strip())
+        if not addresses:
+            raise SettingsError(f"{variable} names no host; write for example {variable}=localhost")
+        host = addresses[0].host
+        management = f"http://{f'[{host}]' if ':' in host else host}:15672"
+        return Settings(
+            addresses=addresses,
+            user=user,
+            password=password,
+            vhost=vhost,
+            tls=self.tls() if tls else None,
+            management_url=self.http_url("RABBITMQ_MANAGEMENT_URL", management),
+            heartbeat=int(self.number("RABBITMQ_HEARTBEAT", default.heartbeat, 0, 65535, whole=True)),
+            prefetch=int(self.number("RABBITMQ_PREFETCH", default.prefetch, 1, 2000, whole=True)),
+            connect_timeout=self.number("RABBITMQ_CONNECT_TIMEOUT", default.connect_timeout, 0.1, 3600),
+            reconnect_timeout=self.number("RABBITMQ_RECONNECT_TIMEOUT", default.reconnect_timeout, 0.1, 86400),
+            blocked_timeout=self.number("RABBITMQ_BLOCKED_TIMEOUT", default.blocked_timeout, 0.1, 86400),
+        )
+
+    def boolean(self, name: str, default: bool) -> bool:
+        value = self.values.get(name, "").lower()
+        if value in ("1", "true", "yes", "on"):
+            return True
+        if value in ("0", "false", "no", "off"):
+            return False
+        if value:
+            raise SettingsError(f"{name} must be true or false, not {value!r}")
+        return default
+
+    def number(self, name: str, default: float, low: float, high: float, *, whole: bool = False) -> float:
+        text = self.values.get(name)
+        if text is None:
+            return default
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            raise SettingsError(f"{name} must be {kind} from {low:g} to {high:g}, not {text!r}")
+        return value
+
+    def port(self, name: str, default: int) -> int:
+        return int(self.number(name, default, 1, 65535, whole=True))
+
+    def address(self, variable: str, text: str, port: int) -> Address:
+        try:
+            parts = urlsplit(f"//{text.strip()}")
+            host, own = parts.hostname, parts.port
+        except ValueError:
+            host, own = None, None
+        if not host or (own is not None and own == 0):
+            raise SettingsError(f"{variable} has a host that cannot be read: {text!r}; write host or host:port")
+        return Address(host, own or port)
+
+    def http_url(self, name: str, default: str) -> str:
+        value = self.values.get(name, default).rstrip("/")
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsError(f"{name} must be a URL such as http://localhost:15672")
+        return value
+
+    def file(self, name: str) -> Path | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        path = Path(value).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"{name} names a file that is not there: {path}")
+        return path
+
+    def tls(self) -> Tls:
+        tls = Tls(self.file("RABBITMQ_CA_FILE"), self.file("RABBITMQ_CERT_FILE"), self.file("RABBITMQ_KEY_FILE"))
+        if (tls.cert_file is None) != (tls.key_file is None):
+            raise SettingsError("RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE belong together; set both or neither")
+        return tls

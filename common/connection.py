@@ -1,0 +1,258 @@
+"""Connecting to RabbitMQ: named, tried again with back-off, over several hosts, with TLS, and with readable errors."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from typing import Any
+
+import pika
+from pika import exceptions, spec
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from common.config import Settings, SettingsError
+from common.errors import ExitCode, Failure, Unsupported
+
+
+class ConnectionFailure(Failure):
+    """RabbitMQ cannot be reached, or it refused us; ``transient`` says whether to try again makes sense."""
+
+    transient = False
+
+
+class BrokerUnavailable(ConnectionFailure):
+    """Nobody answers at the address, or the connection broke."""
+
+    exit_code = ExitCode.UNAVAILABLE
+    transient = True
+
+
+class HostNotFound(ConnectionFailure):
+    """The host's name has no address (yet: in a cluster, names appear when their owners start)."""
+
+    exit_code = ExitCode.NO_HOST
+    transient = True
+
+
+class AccessRefused(ConnectionFailure):
+    """Wrong user or password, or no permission."""
+
+    exit_code = ExitCode.ACCESS
+
+
+class VhostNotFound(ConnectionFailure):
+    """The virtual host does not exist."""
+
+    exit_code = ExitCode.NO_VHOST
+
+
+class TlsFailure(ConnectionFailure):
+    """The two sides do not agree on TLS, or the certificate cannot be trusted."""
+
+    exit_code = ExitCode.PROTOCOL
+
+
+class NotAmqp(ConnectionFailure):
+    """Something answers, but it does not speak AMQP 0-9-1."""
+
+    exit_code = ExitCode.PROTOCOL
+
+
+class DeclaredOtherwise(ConnectionFailure):
+    """A queue or exchange of this name exists with other properties (406 PRECONDITION_FAILED)."""
+
+    exit_code = ExitCode.DECLARED_OTHERWISE
+
+
+class ChannelFailure(ConnectionFailure):
+    """The broker closed the channel or the connection for another reason, which the text quotes."""
+
+    exit_code = ExitCode.PROTOCOL
+
+
+class Connection(pika.BlockingConnection):
+    """pika's connection, plus the properties that the server introduced itself with."""
+
+    def __init__(self, parameters: pika.ConnectionParameters) -> None:
+        super().__init__(parameters)
+        credentials = parameters.credentials
+        self.server_properties: dict[str, Any] = getattr(credentials, "server_properties", {})
+
+
+class _Credentials(pika.PlainCredentials):
+    """Keeps the server's properties: BlockingConnection does not show them, but its credentials see them first."""
+
+    def __init__(self, user: str, password: str) -> None:
+        super().__init__(user, password)
+        self.server_properties: dict[str, Any] = {}
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _Credentials:
+        # pika copies its parameters; we want to see what the copy was told.
+        return self
+
+    def response_for(self, start: spec.Connection.Start) -> tuple[str | None, bytes | None]:
+        self.server_properties = dict(start.server_properties or {})
+        answer: tuple[str | None, bytes | None] = super().response_for(start)
+        return answer
+
+
+def parameters(name: str, settings: Settings) -> list[pika.ConnectionParameters]:
+    """pika's parameters, one per address. Raises SettingsError if a TLS file cannot be used."""
+    context = tls_context(settings)
+    return [
+        pika.ConnectionParameters(
+            host=address.host,
+            port=address.port,
+            virtual_host=settings.vhost,
+            credentials=_Credentials(settings.user, settings.password),
+            ssl_options=pika.SSLOptions(context, address.host) if context else None,
+            heartbeat=settings.heartbeat,
+            # Without it, a publisher hangs for ever while the broker is in a memory or disk alarm.
+            blocked_connection_timeout=settings.blocked_timeout,
+            # The name by which the management UI shows this connection.
+            client_properties={"connection_name": name},
+            # One attempt may not eat the whole deadline: the next host might answer.
+            socket_timeout=min(5.0, settings.connect_timeout),
+            stack_timeout=min(10.0, settings.connect_timeout),
+        )
+        for address in settings.addresses
+    ]
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context of the settings, with verification of certificate and host name; None without TLS."""
+    if settings.tls is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.tls.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"RABBITMQ_CA_FILE is not a PEM certificate: {error}") from None
+    if settings.tls.cert_file:
+        try:
+            context.load_cert_chain(settings.tls.cert_file, settings.tls.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE do not fit: {error}") from None
+    return context
+
+
+def connect(name: str, settings: Settings, *, deadline: float | None = None) -> Connection:
+    """Open a connection that the management UI shows as ``name``.
+
+    All addresses are tried in turn, again and again with exponential back-off and full jitter (so that a
+    thousand clients of a restarted broker do not come back at the same instant), for ``deadline`` seconds
+    (``settings.connect_timeout`` by default). What waiting cannot mend (a wrong password, a missing virtual
+    host, TLS) is raised at once. Raises a ConnectionFailure whose text is one readable line.
+    """
+    limit = settings.connect_timeout if deadline is None else deadline
+    choices = parameters(name, settings)
+
+    def attempt() -> Connection:
+        # One at a time rather than pika's own list: each host's answer is then known by its own error.
+        failure: Failure | None = None
+        for choice in choices:
+            try:
+                return Connection(choice)
+            except (exceptions.AMQPError, AMQPConnectorException, OSError) as error:
+                told = explain(error, settings)
+                # A refusal says more than a host that is down.
+                if failure is None or getattr(failure, "transient", False):
+                    failure = told
+        assert failure is not None
+        raise failure
+
+    retrying = Retrying(
+        stop=stop_before_delay(limit),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        retry=retry_if_exception(lambda error: getattr(error, "transient", False)),
+        reraise=True,
+    )
+    return retrying(attempt)
+
+
+def explain(error: BaseException, settings: Settings) -> Failure:
+    """One readable line for what pika, the socket or TLS raised; the password is never in it."""
+    if isinstance(error, Failure):
+        return error
+    where = ", ".join(map(str, settings.addresses))
+    if isinstance(error, exceptions.AMQPConnectionError) and not isinstance(error, exceptions.ConnectionClosed):
+        # pika wraps the socket's error into the arguments of its own.
+        inner = next((item for item in error.args if isinstance(item, AMQPConnectorException)), None)
+        error = getattr(inner, "exception", error)
+    return _explain_socket(error, where) or _explain_amqp(error, where, settings)
+
+
+def _explain_socket(error: BaseException, where: str) -> ConnectionFailure | None:
+    match error:
+        case socket.gaierror():
+            return HostNotFound(f"no address is known for {where}; check RABBITMQ_HOST or AMQP_URL")
+        case ssl.SSLCertVerificationError():
+            return TlsFailure(
+                f"the certificate of {where} cannot be trusted ({error.verify_message}); set RABBITMQ_CA_FILE"
+            )
+        case ssl.SSLError() | ssl.CertificateError():
+            return TlsFailure(
+                f"TLS with {where} failed ({getattr(error, 'reason', None) or error}); "
+                "is this the broker's TLS port (5671), and do both sides use TLS?"
+            )
+        case ConnectionRefusedError():
+            return BrokerUnavailable(f"nothing answers at {where}; start RabbitMQ with: make broker")
+        case OSError():
+            return BrokerUnavailable(f"RabbitMQ at {where} cannot be reached: {error.strerror or error}")
+    return None
+
+
+def _explain_amqp(error: BaseException, where: str, settings: Settings) -> ConnectionFailure:  # noqa: PLR0911
+    text = str(error)
+    match error:
+        case exceptions.ProbableAuthenticationError() | exceptions.AuthenticationError():
+            return AccessRefused(
+                f"RabbitMQ at {where} refused user {settings.user!r}: wrong user name or password; "
+                "check RABBITMQ_USER and RABBITMQ_PASSWORD or AMQP_URL"
+            )
+        case exceptions.ProbableAccessDeniedError() if "access to vhost" in text:
+            return AccessRefused(f"user {settings.user!r} has no permission for virtual host {settings.vhost!r}")
+        case exceptions.ProbableAccessDeniedError():
+            return VhostNotFound(
+                f"virtual host {settings.vhost!r} does not exist at {where}; "
+                "create it, or check RABBITMQ_VHOST or AMQP_URL"
+            )
+        case exceptions.ChannelClosedByBroker() | exceptions.ConnectionClosedByBroker():
+            return _explain_close(error.reply_code, error.reply_text, where)
+        case exceptions.IncompatibleProtocolError() | exceptions.ProtocolSyntaxError():
+            return NotAmqp(f"what answers at {where} closed the connection at once; does it speak AMQP, or expect TLS?")
+    if type(error).__name__ == "AMQPConnectorStackTimeout":
+        return NotAmqp(f"what answers at {where} does not speak AMQP 0-9-1 (the port of the management UI, perhaps?)")
+    return BrokerUnavailable(f"the connection to RabbitMQ at {where} broke: {text or type(error).__name__}")
+
+
+def _explain_close(code: int, text: str, where: str) -> ConnectionFailure:
+    mismatch = re.search(r"inequivalent arg '([^']+)' for (\w+) '([^']*)'", text)
+    if code == 406 and mismatch:
+        argument, kind, name = mismatch.groups()
+        return DeclaredOtherwise(
+            f"{kind} {name!r} exists with another {argument!r}; delete it (its messages go too) "
+            f"or use another name ({text})"
+        )
+    if code == 403:
+        return AccessRefused(f"RabbitMQ at {where} refused: {text}")
+    # 320: an operator closed the connection or the node is going down; 541: the node failed inside.
+    failure: Any = BrokerUnavailable if code in (320, 541) else ChannelFailure
+    return failure(f"RabbitMQ at {where} closed the channel: {code} {text}")  # type: ignore[no-any-return]
+
+
+def server_version(connection: Connection) -> tuple[int, int, int]:
+    """The broker's version, from the properties it sent when the connection was opened."""
+    raw = connection.server_properties.get("version", "0.0.0")
+    digits = [int(number) for number in re.findall(r"\d+", raw.decode() if isinstance(raw, bytes) else str(raw))]
+    major, minor, patch = [*digits, 0, 0, 0][:3]
+    return major, minor, patch
+
+
+def require(connection: Connection, minimum: tuple[int, ...], what: str) -> None:
+    """Raise Unsupported, with one line, if the broker is older than ``minimum``."""
+    version = server_version(connection)
+    if version < minimum:
+        needed, found = (".".join(map(str, numbers)) for numbers in (minimum, version))
+        raise Unsupported(f"{what} needs RabbitMQ {needed} or later; this broker is {found}")

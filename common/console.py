@@ -1,0 +1,97 @@
+"""A script's way in and out: arguments, lines of output, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from pika.exceptions import AMQPError
+
+from common import messages
+from common.config import Settings
+from common.connection import explain
+from common.errors import BadMessage, ExitCode, Failure
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse would print the usage as well; one line is easier to read, and --help is one step away.
+        self.exit(ExitCode.USAGE, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser of command-line arguments that shows the script's docstring and tells errors in one line."""
+    return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+
+def say(line: str) -> None:
+    """Print one line, at once even if the output is a pipe: Python would keep it in a buffer."""
+    print(printable(line), flush=True)
+
+
+def warn(line: str) -> None:
+    """Print one line on standard error, for what the reader should know but did not ask for."""
+    print(f" [!] {printable(line)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a message must not be able to clear or recolour a terminal."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def body_text(words: Sequence[str], default: str = "") -> str:
+    """The words of a command line as one text; a single ``-`` reads standard input instead.
+
+    Raises BadMessage if the text is empty, not UTF-8, or larger than ``messages.MAX_BODY_BYTES``.
+    """
+    if list(words) == ["-"]:
+        # One byte more than allowed is enough to know that it is too much.
+        body = sys.stdin.buffer.read(messages.MAX_BODY_BYTES + 1)
+        try:
+            text = body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadMessage("standard input is not UTF-8; send text in UTF-8") from None
+        text = text.removesuffix("\n")
+    else:
+        text = " ".join(words) if words else default
+    messages.encode_text(text)
+    return text
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Call ``main`` and leave with its exit code.
+
+    0 when it is done or was stopped by Ctrl-C or SIGTERM; a Failure's own code, with one line on standard error.
+    """
+    # SIGTERM is how Docker, Kubernetes and systemd stop a program: treat it as Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); without this, Python complains once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Failure as failure:
+        _fail(failure)
+    except AMQPError as error:
+        _fail(explain(error, Settings.load()))
+    sys.exit(0)
+
+
+def _fail(failure: Failure) -> NoReturn:
+    print(f"error: {printable(str(failure))}", file=sys.stderr, flush=True)
+    sys.exit(failure.exit_code)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,96 @@
+"""Message bodies and properties: what we publish, and how what others published is read safely."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pika import BasicProperties, DeliveryMode
+
+from common.errors import BadMessage
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""The default ``max_message_size`` of RabbitMQ 4.x, in bytes (3.x: 128 MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A delivered message: its body in bytes, its properties, and where it came from."""
+
+    body: bytes
+    properties: BasicProperties
+    exchange: str
+    routing_key: str
+    redelivered: bool = False
+
+    def text(self) -> str:
+        """The body as UTF-8 text. Raises BadMessage if it is empty, too large or not UTF-8."""
+        _check_size(self.body, "message")
+        try:
+            return self.body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadMessage(f"the body is not UTF-8 text (byte {error.start})") from None
+
+    def json(self) -> Any:
+        """The body as JSON (RFC 8259). Raises BadMessage if it is empty, too large or not JSON."""
+        text = self.text()
+        try:
+            # RFC 8259 has no NaN and no Infinity; Python would accept them.
+            return json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadMessage(f"the body is not JSON: {error}") from None
+
+
+def properties(
+    content_type: str = "text/plain", *, type: str | None = None, headers: dict[str, Any] | None = None, **more: Any
+) -> BasicProperties:
+    """Properties of a persistent message with an id (UUID) and a timestamp (seconds since 1970).
+
+    ``more`` goes to ``pika.BasicProperties`` as it is: ``correlation_id``, ``expiration`` (milliseconds, as text), …
+    """
+    given = {
+        "content_type": content_type,
+        "content_encoding": "utf-8",
+        "delivery_mode": DeliveryMode.Persistent,
+        "message_id": str(uuid.uuid4()),
+        "timestamp": int(time.time()),
+        "type": type,
+        "headers": headers,
+    }
+    return BasicProperties(**{**given, **more})  # type: ignore[no-untyped-call]
+
+
+def encode_text(text: str) -> bytes:
+    """Text as UTF-8. Raises BadMessage if it is empty, larger than MAX_BODY_BYTES or cannot be encoded."""
+    try:
+        body = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadMessage("the text is not valid UTF-8; send text in UTF-8") from None
+    _check_size(body, "text")
+    return body
+
+
+def encode_json(value: Any) -> bytes:
+    """A value as compact JSON. Raises BadMessage if it has no JSON form or is larger than MAX_BODY_BYTES."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadMessage(f"the value cannot be written as JSON: {error}") from None
+    return encode_text(text)
+
+
+def _check_size(body: bytes, what: str) -> None:
+    if not body:
+        raise BadMessage(f"the {what} is empty; give it at least one character")
+    if len(body) > MAX_BODY_BYTES:
+        raise BadMessage(
+            f"the {what} has {len(body):,} bytes, more than the {MAX_BODY_BYTES:,} that RabbitMQ accepts; "
+            "store large data elsewhere and send where it is"
+        )
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,73 @@
+"""The ports of one broker, all on one loopback address."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+
+# Below the range that Linux (32768) and macOS (49152) hand out to outgoing connections: a port from there could be
+# gone by the time a node is started again.
+_FIRST, _LAST = 20_000, 32_000
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Port numbers; the defaults are RabbitMQ's own."""
+
+    amqp: int = 5672
+    management: int = 15672
+    prometheus: int = 15692
+    stream: int = 5552
+    mqtt: int = 1883
+    stomp: int = 61613
+    web_stomp: int = 15674
+    web_mqtt: int = 15675
+    distribution: int = 25672
+    epmd: int = 4369
+
+    @classmethod
+    def free(cls, address: str = "127.0.0.1") -> Ports:
+        """Ports that nobody holds now, for a throw-away node."""
+        names = [field.name for field in fields(cls)]
+        return cls(**dict(zip(names, _free(address, len(names)), strict=True)))
+
+    def settled(self, address: str, keep: Iterable[str] = ()) -> Ports:
+        """These ports, with each one that somebody holds, but those named in ``keep``, replaced by a free one."""
+        taken = [name for name, port in asdict(self).items() if name not in keep and is_taken(address, port)]
+        return replace(self, **dict(zip(taken, _free(address, len(taken)), strict=True)))
+
+
+def is_taken(address: str, port: int) -> bool:
+    """Whether a server cannot listen at this port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do; without it, connections that have just been closed would count as somebody.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            # Linux lets two sockets bind with SO_REUSEADDR as long as only one listens.
+            probe.listen(1)
+        except OSError:
+            return True
+    return False
+
+
+def is_listening(address: str, port: int, timeout: float = 2.0) -> bool:
+    """Whether somebody accepts TCP connections there within ``timeout`` seconds."""
+    try:
+        with socket.create_connection((address, port), timeout):
+            return True
+    except OSError:
+        return False
+
+
+def _free(address: str, count: int) -> list[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        # At random, because two who look at the same time must not find the same.
+        port = random.randrange(_FIRST, _LAST)
+        if not is_taken(address, port):
+            found.add(port)
+    return sorted(found)

@@ -22,6 +22,8 @@ from common.errors import ExitCode, Failure
 
 Json = dict[str, Any]
 
+_IN_VHOST = frozenset(("queues", "exchanges", "bindings", "consumers", "policies", "definitions", "permissions"))
+
 
 class ManagementFailure(Failure):
     """The HTTP API refused a request for a reason of its own, which the text quotes."""
@@ -264,7 +266,10 @@ class Management:
         ]
 
     def definitions(self, vhost: str | None = None) -> Json:
-        """Exchanges, queues, bindings and policies of one virtual host, as JSON that import_definitions takes."""
+        """Exchanges, queues, bindings and policies of one virtual host, as JSON that import_definitions takes.
+
+        RabbitMQ 4.3 breaks off in the middle if the virtual host's name is not ASCII.
+        """
         return self._object("definitions", self._vhost(vhost))
 
     def import_definitions(self, definitions: Json, vhost: str | None = None) -> None:
@@ -454,6 +459,11 @@ class Management:
             return ManagementUnavailable(f"the management API at {self.url} did not answer in time")
         if isinstance(error, (httpx.ProtocolError, httpx.InvalidURL, httpx.DecodingError, httpx.UnsupportedProtocol)):
             return self._not_management()
+        if isinstance(error, (httpx.ReadError, httpx.WriteError)):
+            return ManagementUnavailable(
+                f"the connection to the management API at {self.url} broke ({text or type(error).__name__}); "
+                "did RabbitMQ stop, or is this another port of it? check RABBITMQ_MANAGEMENT_URL"
+            )
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return ManagementFailure(f"the certificate of {self.url} cannot be trusted; set RABBITMQ_CA_FILE ({text})")
         if "SSL" in text:
@@ -475,7 +485,7 @@ class Management:
             raise ManagementAccessRefused(f"user {self.user!r} may not {answer.request.method} {what}: {reason}")
         if not _is_api(answer):
             raise self._not_management()
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND or reason == "vhost_not_found":
             raise self._missing(path)
         if not answer.is_success:
             raise ManagementFailure(
@@ -487,36 +497,28 @@ class Management:
         try:
             return answer.json()
         except ValueError:
-            raise self._not_management() from None
+            raise ManagementFailure(
+                f"the management API at {self.url} sent broken JSON when asked to {answer.request.method} {what}"
+            ) from None
 
     def _missing(self, path: tuple[str, ...]) -> NotFound:
         """Which part of ``path`` is not there: the API answers the same for a queue and for its virtual host."""
         kind, *names = path
         if kind == "connections":
             return NotFound(f"connection {names[0]!r} is not there (any more)")
-        if not names:
-            return NotFound(
-                f"the management API at {self.url} has no {kind!r}; is the broker too old, or a plugin off?"
-            )
-        vhost = names[0]
-        if kind == "vhosts" or (kind != "users" and self._lacks(vhost)):
+        if kind == "vhosts" or (kind in _IN_VHOST and len(names) == 1):
             return NoVhost(
-                f"virtual host {vhost!r} does not exist at {self.url}; create it, or check RABBITMQ_VHOST or AMQP_URL"
+                f"virtual host {names[0]!r} does not exist at {self.url}, or user {self.user!r} may not see it; "
+                "create it, or check RABBITMQ_VHOST or AMQP_URL"
             )
-        if kind == "users" or len(names) == 1:
-            return NotFound(f"{' '.join(path)!r} does not exist at {self.url}")
-        singular = {"policies": "policy"}.get(kind, kind.removesuffix("s"))
-        return NotFound(f"{singular} {names[1]!r} does not exist in virtual host {vhost!r} at {self.url}")
-
-    def _lacks(self, vhost: str) -> bool:
-        try:
-            self.get_vhost(vhost)
-        except NoVhost:
-            return True
-        except ManagementFailure:
-            # Not allowed to see it: then nothing is known, and the nearer name is blamed.
-            return False
-        return False
+        if kind in _IN_VHOST:
+            # The same answer again, if it is the virtual host that is missing.
+            self.exchanges(names[0])
+            singular = "policy" if kind == "policies" else kind.removesuffix("s")
+            return NotFound(f"{singular} {names[1]!r} does not exist in virtual host {names[0]!r} at {self.url}")
+        if kind == "users" and names:
+            return NotFound(f"user {names[0]!r} does not exist at {self.url}")
+        return NotFound(f"the management API at {self.url} has no {'/'.join(path)!r}")
 
 
 def _segment(name: str) -> str:

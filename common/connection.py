@@ -60,6 +60,15 @@ class NotAmqp(ConnectionFailure):
     exit_code = ExitCode.PROTOCOL
 
 
+class NoAnswer(NotAmqp):
+    """Something accepts connections and says nothing: not AMQP, or the way to a broker that is still starting.
+
+    Docker's proxy is such a way: it accepts before the broker does.
+    """
+
+    transient = True
+
+
 class DeclaredOtherwise(ConnectionFailure):
     """A queue or exchange of this name exists with other properties (406 PRECONDITION_FAILED)."""
 
@@ -206,6 +215,13 @@ def _explain_socket(error: BaseException, where: str) -> ConnectionFailure | Non
 def _explain_amqp(error: BaseException, where: str, settings: Settings) -> ConnectionFailure:  # noqa: PLR0911
     text = str(error)
     match error:
+        # pika guesses them from the moment at which a connection ended; only a broker that says so has refused.
+        case exceptions.ProbableAuthenticationError() | exceptions.ProbableAccessDeniedError() if (
+            "ConnectionClosedByBroker" not in text
+        ):
+            return BrokerUnavailable(f"the connection to RabbitMQ at {where} broke while it was opened")
+        case exceptions.ProbableAccessDeniedError() if "is down" in text or "limit" in text:
+            return BrokerUnavailable(f"virtual host {settings.vhost!r} at {where} is not available now: {text}")
         case exceptions.ProbableAuthenticationError() | exceptions.AuthenticationError():
             return AccessRefused(
                 f"RabbitMQ at {where} refused user {settings.user!r}: wrong user name or password; "
@@ -220,10 +236,14 @@ def _explain_amqp(error: BaseException, where: str, settings: Settings) -> Conne
             )
         case exceptions.ChannelClosedByBroker() | exceptions.ConnectionClosedByBroker():
             return _explain_close(error.reply_code, error.reply_text, where)
-        case exceptions.IncompatibleProtocolError() | exceptions.ProtocolSyntaxError():
-            return NotAmqp(f"what answers at {where} closed the connection at once; does it speak AMQP, or expect TLS?")
+        case exceptions.ProtocolSyntaxError():
+            return NotAmqp(f"what answers at {where} does not speak AMQP 0-9-1")
+        case exceptions.IncompatibleProtocolError():
+            return NoAnswer(
+                f"what answers at {where} closed the connection at once; does it speak AMQP, or expect TLS?"
+            )
     if type(error).__name__ == "AMQPConnectorStackTimeout":
-        return NotAmqp(f"what answers at {where} does not speak AMQP 0-9-1 (the port of the management UI, perhaps?)")
+        return NoAnswer(f"what answers at {where} does not speak AMQP 0-9-1 (the port of the management UI, perhaps?)")
     return BrokerUnavailable(f"the connection to RabbitMQ at {where} broke: {text or type(error).__name__}")
 
 

@@ -1,0 +1,26 @@
+"""The queue of this example. Both ends declare it, so that either may start first; a second time does no harm."""
+
+from pika.adapters.blocking_connection import BlockingChannel
+
+QUEUE = "work_queue.tasks"
+DEAD_LETTERS = f"{QUEUE}.dead_letters"
+
+
+def declare(channel: BlockingChannel) -> str:
+    """Declare the queue of tasks and the one for those that cannot be done; return the former's name."""
+    channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
+    channel.queue_declare(
+        QUEUE,
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            # A task whose workers keep dying is set aside after 20 attempts: it might be what kills them.
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": DEAD_LETTERS,
+            # A task leaves this queue only when it has arrived among the dead letters; that needs the overflow mode.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+    return QUEUE

@@ -30,6 +30,7 @@ class Proxy:
             proxy.resume()   # it passes again, nothing is lost
             proxy.refuse()   # new connections are refused, those there are stay
             proxy.accept()   # new connections are welcome again
+            proxy.limit(99)  # new connections end after the target's first 99 bytes; None: no more of that
     """
 
     def __init__(self, target: Address) -> None:
@@ -42,6 +43,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._limit: int | None = None
         self._links: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
 
     def __enter__(self) -> Proxy:
@@ -107,6 +109,10 @@ class Proxy:
 
         self._wait(listening())
 
+    def limit(self, count: int | None) -> None:
+        """End each new connection once it has passed on ``count`` bytes from the target; None: let it live."""
+        self._limit = count
+
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         try:
             far_reader, far = await asyncio.open_connection(self._target.host, self._target.port)
@@ -114,9 +120,13 @@ class Proxy:
             _reset(near)
             return
         self._links[near] = far
-        pumps = [asyncio.ensure_future(self._pump(reader, far)), asyncio.ensure_future(self._pump(far_reader, near))]
+        limit = self._limit
+        pumps = [
+            asyncio.ensure_future(self._pump(reader, far)),
+            asyncio.ensure_future(self._pump(far_reader, near, limit)),
+        ]
         try:
-            await asyncio.wait(pumps)
+            await asyncio.wait(pumps, return_when=asyncio.ALL_COMPLETED if limit is None else asyncio.FIRST_COMPLETED)
         finally:
             self._links.pop(near, None)
             for pump in pumps:
@@ -124,12 +134,15 @@ class Proxy:
             for writer in (near, far):
                 writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None = None) -> None:
+        left = limit
         try:
-            while chunk := await reader.read(CHUNK_BYTES):
+            while left != 0 and (chunk := await reader.read(CHUNK_BYTES if left is None else left)):
                 await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()
+                if left is not None:
+                    left -= len(chunk)
             if writer.can_write_eof():
                 writer.write_eof()
         except OSError:

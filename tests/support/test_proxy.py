@@ -99,3 +99,16 @@ def test_a_target_that_is_down_breaks_the_connection() -> None:
         nobody.bind(("127.0.0.1", 0))
         with Proxy(Address(*nobody.getsockname())) as proxy, pytest.raises(ConnectionResetError):
             client(proxy).recv(100)
+
+
+def test_limit_ends_new_connections_after_so_many_bytes(echo: Address) -> None:
+    with Proxy(echo) as proxy, client(proxy) as old:
+        assert said(old, b"old") == b"old"
+        proxy.limit(3)
+        with client(proxy) as new:
+            assert said(new, b"hello") == b"hel"
+            assert new.recv(100) == b""
+        assert said(old, b"hello") == b"hello"
+        proxy.limit(None)
+        with client(proxy) as another:
+            assert said(another, b"hello") == b"hello"

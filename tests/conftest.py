@@ -1,0 +1,72 @@
+"""What the tests share: a broker that answers, and a virtual host for each test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from common.config import Settings
+from common.connection import connect, server_version
+from common.errors import Failure
+from common.management import Management
+from tour.vhost import environment, fresh_vhost
+
+pytest_plugins = ["tests.support.report"]
+
+STARTING = 30.0
+"""Seconds that a broker which has just been started may take to answer."""
+
+
+@pytest.fixture(scope="session")
+def configured() -> Settings:
+    """The settings of the environment and ``.env``, as they are."""
+    return Settings.load()
+
+
+@pytest.fixture(scope="session")
+def reachable(configured: Settings) -> tuple[int, int, int] | str:
+    """The version of the broker that answers, or one line that says why none does; asked once in a session."""
+    # The failure says it all; pika's tracebacks beside it would hide it.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    try:
+        with connect("tests", configured) as connection:
+            version = server_version(connection)
+        with Management(configured, timeout=STARTING) as api:
+            api.ping()
+    except Failure as failure:
+        return f"no RabbitMQ for the tests: {failure}"
+    finally:
+        logging.getLogger("pika").setLevel(logging.NOTSET)
+    return version
+
+
+@pytest.fixture
+def broker_version(request: pytest.FixtureRequest, reachable: tuple[int, int, int] | str) -> tuple[int, int, int]:
+    """The broker's version, such as (3, 10, 8). Without a broker the whole run ends here, with one line."""
+    if isinstance(reachable, str):
+        request.session.shouldfail = reachable
+        pytest.fail(reachable, pytrace=False)
+    return reachable
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, configured: Settings) -> Iterator[Settings]:
+    """The configured broker with a virtual host of this test's own, deleted after the test."""
+    request.getfixturevalue("broker_version")
+    with fresh_vhost(configured, f"test.{request.node.name}") as own:
+        yield own
+
+
+@pytest.fixture
+def management(settings: Settings) -> Iterator[Management]:
+    """The management API, for the virtual host of this test."""
+    with Management(settings, timeout=STARTING) as api:
+        yield api
+
+
+@pytest.fixture
+def environ(settings: Settings) -> dict[str, str]:
+    """The environment for a script that is to use the virtual host of this test, and the defaults for the rest."""
+    return environment(settings)

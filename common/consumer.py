@@ -1,0 +1,367 @@
+"""Consuming: bounded, acknowledged after the work, recovering, stopped cleanly, and with heartbeats that never stop."""
+
+from __future__ import annotations
+
+import queue
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
+from types import FrameType
+from typing import Any, NamedTuple
+
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ConnectionWrongStateError
+from pika.spec import Basic, BasicProperties
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from common import console
+from common.config import Settings
+from common.connection import ChannelFailure, Connection, ConnectionFailure, NotAmqp, connect, explain
+from common.errors import Failure
+from common.messages import Message
+
+SETTLED_SECONDS = 10.0
+"""A consumer that broke sooner than this after it began waits longer and longer before it begins again."""
+
+
+class Outcome(Enum):
+    """What becomes of a message when its handler has returned."""
+
+    ACK = auto()
+    """Done: the broker forgets the message."""
+    REJECT = auto()
+    """Not wanted: to the queue's dead letters. (A queue without a dead-letter exchange drops it: declare one.)"""
+    REQUEUE = auto()
+    """Not now: back to the queue. Counts towards a quorum queue's delivery limit."""
+
+
+class ConsumerCancelled(ConnectionFailure):
+    """The broker took the consumer away: its queue was deleted, or a message was held for too long."""
+
+    transient = True
+
+
+Handler = Callable[[Message], Outcome]
+
+
+def consume(
+    name: str,
+    settings: Settings,
+    declare: Callable[[BlockingChannel], str],
+    handler: Handler,
+    *,
+    prefetch: int | None = None,
+    threads: int = 1,
+    exclusive: bool = False,
+    arguments: dict[str, Any] | None = None,
+    on_ready: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
+    grace: float = 30.0,
+) -> None:
+    """Hand a queue's messages to ``handler`` until told to stop. Delivery is at-least-once.
+
+    ``declare(channel)`` declares what is needed and returns the queue's name. It is run again, followed by
+    ``on_ready(queue)``, each time that a broken connection, a closed channel or a cancelled consumer was replaced;
+    that is tried for ``settings.reconnect_timeout`` seconds (the first time: ``settings.connect_timeout``).
+
+    ``handler`` runs on one of ``threads`` threads, never on the calling one, which keeps the heartbeats going
+    however long a message takes. With one thread, messages are handled in the queue's order. What it raises
+    rejects the message, with one line on standard error; SystemExit and KeyboardInterrupt give the message back,
+    end the consumer and are raised here.
+
+    At most ``prefetch`` messages (``settings.prefetch`` by default) are held at once. ``exclusive`` and
+    ``arguments`` are those of basic.consume.
+
+    SIGINT and SIGTERM (if called on the main thread) and ``stop``, which they set, end it: what the handlers have in
+    hand is finished, for at most ``grace`` seconds, and acknowledged; everything else stays on the queue. A second
+    signal leaves at once, with KeyboardInterrupt.
+
+    Raises a ConnectionFailure when trying again makes no sense or took too long.
+    """
+    stop = stop or threading.Event()
+    consumer = _Consumer(name, settings, declare, handler, stop)
+    consumer.prefetch = settings.prefetch if prefetch is None else prefetch
+    consumer.consume_options = {"exclusive": exclusive, "arguments": arguments}
+    consumer.on_ready = on_ready
+    consumer.grace = grace
+    with _signals_set(stop):
+        consumer.run(threads)
+
+
+class _Result(NamedTuple):
+    """How the message with this delivery tag came out; ``why`` it was rejected is for the reader."""
+
+    tag: int
+    outcome: Outcome
+    why: str
+
+
+class _Session:
+    """One consumer on one channel: what was delivered on it and is not settled yet.
+
+    Delivery tags mean nothing on another channel, so a result goes to the session its message came from; if that
+    has ended, the result is dropped, and the broker delivers the message again.
+    """
+
+    def __init__(self, connection: Connection, channel: BlockingChannel, queue_name: str, jobs: _Jobs) -> None:
+        self.connection = connection
+        self.channel = channel
+        self.queue = queue_name
+        self.unsettled: dict[int, Message] = {}
+        self._jobs = jobs
+        self._results: deque[_Result] = deque()
+        self._waking = False
+
+    def deliver(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        """Pass a message on to the handler threads (called by pika)."""
+        message = Message(body, properties, method.exchange, method.routing_key, method.redelivered)
+        self.unsettled[method.delivery_tag] = message
+        self._jobs.put((self, method.delivery_tag, message))
+
+    def finished(self, result: _Result) -> None:
+        """Take a handler's result (called on its thread)."""
+        self._results.append(result)
+        # The I/O thread takes all results there are each time it is woken, so one call on its way is enough: that
+        # is what coalesces the acknowledgements of fast handlers without ever waiting for slow ones.
+        if not self._waking:
+            self._waking = True
+            self.call(self._settle)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have ``function`` called on the I/O thread, unless the connection has ended (from any thread)."""
+        with suppress(ConnectionWrongStateError):
+            self.connection.add_callback_threadsafe(function)
+
+    def give_back(self, tag: int) -> None:
+        """Return a message that no handler has seen. (A nack: since RabbitMQ 4.3, a reject would count as a try.)"""
+        del self.unsettled[tag]
+        self.channel.basic_nack(tag, requeue=True)
+
+    def _settle(self) -> None:
+        # First, so that a result that comes from now on wakes us again.
+        self._waking = False
+        results = [self._results.popleft() for _ in range(len(self._results))]
+        together = 0
+        for tag, outcome, why in sorted(results):
+            oldest = next(iter(self.unsettled))
+            message = self.unsettled.pop(tag)
+            if outcome is not Outcome.ACK:
+                self.channel.basic_reject(tag, requeue=outcome is Outcome.REQUEUE)
+                if why:
+                    console.warn(f"message {message.properties.message_id or '(no id)'} rejected: {why}")
+            elif tag == oldest:
+                together = tag
+            else:
+                # An older message is still being worked on; it must not hold up this one.
+                self.channel.basic_ack(tag)
+        if together:
+            self.channel.basic_ack(together, multiple=True)
+
+
+_Jobs = queue.SimpleQueue[tuple[_Session, int, Message] | None]
+
+
+class _Consumer:
+    prefetch: int
+    consume_options: dict[str, Any]
+    on_ready: Callable[[str], None] | None
+    grace: float
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        declare: Callable[[BlockingChannel], str],
+        handler: Handler,
+        stop: threading.Event,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.declare = declare
+        self.handler = handler
+        # Set by signal handlers, so the main thread must never wait for it or set it: it could meet itself inside
+        # the event's lock. A thread waits for it and sets `awake`, which the main thread does wait for.
+        self.stop = stop
+        self.awake = threading.Event()
+        self.over = False
+        self.jobs: _Jobs = queue.SimpleQueue()
+        self.session: _Session | None = None
+        self.ran_before = False
+        self.exit: BaseException | None = None
+
+    def run(self, threads: int) -> None:
+        workers = [threading.Thread(target=self.work, name=f"{self.name}-{n}", daemon=True) for n in range(threads)]
+        for thread in (*workers, threading.Thread(target=self.watch, name=f"{self.name}-stop", daemon=True)):
+            thread.start()
+        try:
+            self.consume_until_stopped()
+        finally:
+            self.over = True
+            for _ in workers:
+                self.jobs.put(None)
+        # A handler whose connection broke while we were stopping still gets its time.
+        deadline = time.monotonic() + self.grace
+        for thread in workers:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self.exit:
+            raise self.exit
+
+    # On the handler threads
+
+    def work(self) -> None:
+        while job := self.jobs.get():
+            session, tag, message = job
+            outcome, why = Outcome.REJECT, ""
+            try:
+                outcome = self.handler(message)
+                if not isinstance(outcome, Outcome):
+                    outcome, why = Outcome.REJECT, f"the handler returned {outcome!r} instead of an Outcome"
+            except Failure as failure:
+                why = str(failure)
+            except Exception as error:  # whatever it is, the message must not be lost and the next one must be tried
+                why = f"{type(error).__name__}: {error}"
+            except BaseException as error:
+                self.exit, outcome = error, Outcome.REQUEUE
+                self.stop.set()
+            session.finished(_Result(tag, outcome, why))
+            if self.exit:
+                return
+
+    # On a thread of its own
+
+    def watch(self) -> None:
+        while not self.stop.wait(1):
+            if self.over:
+                return
+        self.awake.set()
+        if self.session:
+            self.session.call(self.session.channel.stop_consuming)
+
+    # On the calling thread, which is the I/O thread
+
+    def consume_until_stopped(self) -> None:
+        delay = 0.0
+        while (session := self.open()) is not None:
+            began = time.monotonic()
+            broken = self.serve(session)
+            close(session.connection)
+            if broken is None:
+                return
+            console.warn(f"{broken}; connecting again")
+            delay = 0.0 if time.monotonic() - began > SETTLED_SECONDS else min(5.0, 2 * delay + 0.1)
+            self.sleep(delay * random.random())
+
+    def open(self) -> _Session | None:
+        """A session that consumes; None if we were stopped while trying."""
+        limit = self.settings.reconnect_timeout if self.ran_before else self.settings.connect_timeout
+        retrying = Retrying(
+            retry=retry_if_exception(self.worth_another_try),
+            stop=stop_before_delay(limit),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        return retrying(self.open_once)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but not any longer when asked to stop."""
+        self.awake.wait(seconds)
+
+    def worth_another_try(self, error: BaseException) -> bool:
+        if not isinstance(error, ConnectionFailure):
+            return False
+        # What worked before may fail for a moment while the broker comes back: a proxy without its broker
+        # (NotAmqp), a queue without its leader, or one that is still held by the connection that we lost
+        # (405 RESOURCE_LOCKED, 403 "in exclusive use").
+        passing = isinstance(error, ChannelFailure | NotAmqp) or "exclusive use" in str(error)
+        return error.transient or (self.ran_before and passing)
+
+    def open_once(self) -> _Session | None:
+        if self.stop.is_set():
+            return None
+        connection = connect(self.name, self.settings, deadline=0)
+        try:
+            channel = connection.channel()
+            channel.basic_qos(prefetch_count=self.prefetch)
+            session = _Session(connection, channel, self.declare(channel), self.jobs)
+            channel.basic_consume(session.queue, session.deliver, **self.consume_options)
+            if self.on_ready:
+                self.on_ready(session.queue)
+        except AMQPError as error:
+            close(connection)
+            raise explain(error, self.settings) from error
+        except Exception:
+            close(connection)
+            raise
+        return session
+
+    def serve(self, session: _Session) -> Failure | None:
+        """Consume until stopped (None) or until something breaks (what)."""
+        self.ran_before = True
+        self.session = session  # before we look at `stop`: it may be set by now
+        try:
+            if not self.stop.is_set():
+                session.channel.start_consuming()
+            if not self.stop.is_set():
+                # pika just returns when the broker cancels the consumer.
+                return ConsumerCancelled(f"RabbitMQ cancelled the consumer of queue {session.queue!r}")
+            self.finish(session)
+        except AMQPError as error:
+            return None if self.stop.is_set() else explain(error, self.settings)
+        finally:
+            self.session = None
+            self.take_jobs()
+        return None
+
+    def finish(self, session: _Session) -> None:
+        """Give back what no handler has begun, and wait for the others."""
+        session.channel.stop_consuming()
+        for tag in self.take_jobs():
+            session.give_back(tag)
+        deadline = time.monotonic() + self.grace
+        while session.unsettled and session.channel.is_open and time.monotonic() < deadline:
+            session.connection.process_data_events(time_limit=deadline - time.monotonic())
+        if session.unsettled:
+            console.warn(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
+
+    def take_jobs(self) -> list[int]:
+        """The delivery tags of the messages that no handler has begun; now none will."""
+        tags = []
+        with suppress(queue.Empty):
+            while job := self.jobs.get_nowait():
+                tags.append(job[1])
+        return tags
+
+
+def close(connection: Connection) -> None:
+    """Close if still open; what happens on the way does not matter any more."""
+    with suppress(AMQPError):
+        if connection.is_open:
+            connection.close()
+
+
+@contextmanager
+def _signals_set(stop: threading.Event) -> Iterator[None]:
+    """While inside, the first SIGINT or SIGTERM sets ``stop``; the next raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python only lets the main thread have signal handlers.
+        return
+    came: list[int] = []
+
+    def on_signal(signum: int, _frame: FrameType | None) -> None:
+        came.append(signum)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {signum: signal.signal(signum, on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

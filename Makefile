@@ -1,25 +1,64 @@
 PYTHON ?= python3
 BIN := .venv/bin
+EXAMPLE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test clean
+.PHONY: help demo test broker broker-down install lint clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  make demo EXAMPLE=work_queue   play one example'
 
-.venv/.installed: requirements.txt requirements-dev.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
-	@touch $@
+demo: .venv/.runtime ## get a RabbitMQ running and play the examples, or one of them
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m tour $(EXAMPLE)
 
-install: .venv/.installed ## make the virtual environment
+test: .venv/.installed ## run every test against a real RabbitMQ
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
-lint: install ## check style and types
+broker: .venv/.runtime ## start a RabbitMQ, unless one answers already
+	@$(BIN)/python -m broker up
+
+broker-down: ## stop the RabbitMQ that make started
+	@test ! -x $(BIN)/python || $(BIN)/python -m broker down
+
+install: .venv/.installed ## make the virtual environment, with the tools for tests
+
+lint: .venv/.installed ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-test: install ## run the tests
-	@$(BIN)/python -m pytest -n 2
+clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environment
+	@rm -rf .broker .venv
 
-clean: ## remove the virtual environment
-	@rm -rf .venv
+# What is installed is noted by an empty file, so that a second run installs nothing.
+.venv/.runtime: requirements.txt pyproject.toml | .venv/bin/pip
+	@echo 'installing the requirements'
+	@$(call pip,requirements.txt)
+	@touch $@
+
+.venv/.installed: requirements-dev.txt requirements.txt pyproject.toml | .venv/bin/pip
+	@echo 'installing the requirements and the tools for tests'
+	@$(call pip,requirements-dev.txt)
+	@touch .venv/.runtime $@
+
+pip = $(BIN)/python -m pip install --disable-pip-version-check -r $(1) > .venv/pip.log 2>&1 \
+	|| { echo 'error: the requirements could not be installed (no network?); see .venv/pip.log' >&2; exit 1; }
+
+# Debian and Ubuntu keep Python's venv in a package of its own: get it, where that needs no question.
+.venv/bin/pip:
+	@command -v $(PYTHON) > /dev/null || { echo 'error: $(PYTHON) is not installed; Python 3.10 or later is needed' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: Python 3.10 or later is needed; this is $$($(PYTHON) -V); name another: make PYTHON=python3.12" >&2; exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip' 2> /dev/null; then \
+		if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2> /dev/null; then sudo='sudo -n'; else sudo=no; fi; \
+		if [ "$$sudo" = no ] || ! command -v apt-get > /dev/null; then \
+			echo 'error: Python lacks venv; install it (Debian, Ubuntu: sudo apt-get install python3-venv)' >&2; exit 1; \
+		fi; \
+		echo 'installing the package python3-venv with apt'; \
+		get="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 install --no-install-recommends python3-venv"; \
+		$$get > /tmp/apt-venv.log 2>&1 || { $$sudo apt-get -q update && $$get; } > /tmp/apt-venv.log 2>&1 \
+			|| { echo 'error: python3-venv could not be installed (no network?); see /tmp/apt-venv.log' >&2; exit 1; }; \
+	fi
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

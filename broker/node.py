@@ -21,6 +21,7 @@ from types import TracebackType
 
 import psutil
 
+from broker.access import mend_access
 from broker.ports import Ports, is_listening
 from broker.server import Server, find_server
 from common.config import Address, Settings
@@ -201,6 +202,10 @@ class PrivateNode:
             raise NodeFailure(f"{program} {arguments[0]} failed: {' '.join(lines)[:300]}")
         return result.stdout
 
+    def logs_command(self, follow: bool) -> tuple[list[str], dict[str, str]]:
+        """The command that prints the log, and the environment it needs."""
+        return ["tail", "-n", "200", *(["-F"] if follow else []), str(self.log)], dict(os.environ)
+
     # How.
 
     def _prepare(self) -> None:
@@ -317,7 +322,7 @@ class PrivateNode:
                 if mended:
                     raise
                 mended = True
-                self._mend_access()
+                mend_access(self.ctl, self._given)
                 continue
             except ConnectionFailure as failure:
                 if time.monotonic() > end:
@@ -327,17 +332,6 @@ class PrivateNode:
                 if "rabbitmq_management" not in self.plugins or is_listening(self.address, self.ports.management):
                     return
             time.sleep(0.1)
-
-    def _mend_access(self) -> None:
-        """Give the settings' user its password and its virtual host."""
-        user, password, vhost = self._given.user, self._given.password, self._given.vhost
-        users = [line.split("\t")[0] for line in self.ctl("list_users", "--no-table-headers").splitlines()]
-        # From standard input: the arguments of a process can be read by everybody on the machine.
-        self.ctl("change_password" if user in users else "add_user", user, stdin=f"{password}\n")
-        self.ctl("set_user_tags", user, "administrator")
-        if vhost not in self.ctl("list_vhosts", "--no-table-headers", "name").splitlines():
-            self.ctl("add_vhost", vhost)
-        self.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
 
     def _reason(self) -> str:
         """The line of the start-up output that says why."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 
 # Below the range that Linux (32768) and macOS (49152) hand out to outgoing connections: a port from there could be
@@ -33,10 +33,17 @@ class Ports:
         names = [field.name for field in fields(cls)]
         return cls(**dict(zip(names, _free(address, len(names)), strict=True)))
 
-    def settled(self, address: str, keep: Iterable[str] = ()) -> Ports:
-        """These ports, with each one that somebody holds, but those named in ``keep``, replaced by a free one."""
-        taken = [name for name, port in asdict(self).items() if name not in keep and is_taken(address, port)]
-        return replace(self, **dict(zip(taken, _free(address, len(taken)), strict=True)))
+    def settled(self, address: str, keep: Collection[str] = ()) -> Ports:
+        """These ports, but each that is taken or used twice is replaced by a free one, unless ``keep`` names it."""
+        wanted = asdict(self)
+        used = {wanted[name] for name in keep}
+        moved: list[str] = []
+        for name, port in wanted.items():
+            if name not in keep:
+                if port in used or is_taken(address, port):
+                    moved.append(name)
+                used.add(port)
+        return replace(self, **dict(zip(moved, _free(address, len(moved), used), strict=True)))
 
 
 def is_taken(address: str, port: int) -> bool:
@@ -63,11 +70,11 @@ def is_listening(address: str, port: int, timeout: float = 2.0) -> bool:
         return False
 
 
-def _free(address: str, count: int) -> list[int]:
+def _free(address: str, count: int, used: Collection[int] = ()) -> list[int]:
     found: set[int] = set()
     while len(found) < count:
         # At random, because two who look at the same time must not find the same.
         port = random.randrange(_FIRST, _LAST)
-        if not is_taken(address, port):
+        if port not in used and not is_taken(address, port):
             found.add(port)
     return sorted(found)

@@ -1,0 +1,43 @@
+"""Get a RabbitMQ for the examples, and let it go again.
+
+up       a broker that answers at the configured address is used as it is; else Docker Compose starts one;
+         else a private node of this machine's rabbitmq-server; else that package is installed first, if we may
+down     stop what `up` started; its data stays
+restart  stop and start what `up` started
+status   where it runs, its version, its addresses, its plugins
+logs     the log of what `up` started
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.launcher import DIRECTORY, Launcher
+from common import console
+from common.config import Settings
+
+
+def main() -> None:
+    parser = console.parser(__doc__)
+    parser.add_argument("command", choices=["up", "down", "restart", "status", "logs"])
+    parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
+    parser.add_argument("--no-install", action="store_true", help="up: install no package")
+    parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
+    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="where the private node lives (.broker)")
+    arguments = parser.parse_args()
+    launcher = Launcher(Settings.load(), arguments.directory.resolve())
+    match arguments.command:
+        case "up":
+            launcher.up(arguments.way, may_install=not arguments.no_install)
+        case "down":
+            launcher.down()
+        case "restart":
+            launcher.restart()
+        case "status":
+            launcher.status()
+        case "logs":
+            launcher.logs(arguments.follow)
+
+
+if __name__ == "__main__":
+    console.run(main)

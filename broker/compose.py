@@ -1,0 +1,137 @@
+"""RabbitMQ in a container, by the repository's ``docker-compose.yml``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from broker.ports import Ports
+from common.config import Settings
+from common.console import say
+from common.errors import ExitCode, Failure
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICE = "rabbitmq"
+START_TIMEOUT = 180
+PULL_TIMEOUT = 300
+
+
+class ComposeFailure(Failure):
+    """Docker Compose is not there, or it did not do what it was asked for."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class Compose:
+    """The Compose project, with the ports, user, password and virtual host that it is given."""
+
+    def __init__(self, settings: Settings, ports: Ports) -> None:
+        self.settings = settings
+        self.ports = ports
+
+    def check(self) -> None:
+        """Raise ComposeFailure, with the reason, unless an engine answers and Compose is installed."""
+        if shutil.which("docker") is None:
+            raise ComposeFailure("Docker is not installed")
+        if self._run(["docker", "info"], 15) is None:
+            raise ComposeFailure("Docker is installed, but its engine does not answer")
+        if self._run(["docker", "compose", "version"], 15) is None:
+            raise ComposeFailure("Docker has no Compose (the package docker-compose-plugin)")
+
+    def up(self) -> None:
+        """Start the container and wait until it is healthy. Raises ComposeFailure; nothing runs then."""
+        image = self._compose("config", "--images", timeout=15).strip()
+        if self._run(["docker", "image", "inspect", image], 15) is None:
+            say(f"pulling the image {image} (once)")
+            self._compose("pull", "-q", SERVICE, timeout=PULL_TIMEOUT)
+        try:
+            self._compose("up", "-d", "--wait", "--wait-timeout", str(START_TIMEOUT), timeout=START_TIMEOUT + 30)
+        except BaseException:
+            # Ctrl-C included: a container that nobody knows of would hold the ports.
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """Stop and remove the container; the volume with its data stays."""
+        self._compose("down", timeout=120)
+
+    def restart(self) -> None:
+        """Stop the container in good order, start it, and wait until it is healthy."""
+        self._compose("stop", timeout=120)
+        self.up()
+
+    @property
+    def running(self) -> bool:
+        """Whether the project's container is there and runs."""
+        try:
+            return bool(self._compose("ps", "-q", "--status", "running", SERVICE, timeout=15).strip())
+        except ComposeFailure:
+            return False
+
+    def ctl(self, *arguments: str, stdin: str = "") -> str:
+        """Run ``rabbitmqctl`` in the container; its output. Raises ComposeFailure."""
+        return self._compose("exec", "-T", SERVICE, "rabbitmqctl", "-q", *arguments, stdin=stdin, timeout=60)
+
+    def logs_command(self, follow: bool) -> tuple[list[str], dict[str, str]]:
+        """The command that prints the container's log, and the environment it needs."""
+        return [
+            "docker",
+            "compose",
+            "logs",
+            "--no-log-prefix",
+            *(["-f"] if follow else []),
+            SERVICE,
+        ], self._environment()
+
+    def _environment(self) -> dict[str, str]:
+        """The environment that the file's variables are taken from."""
+        settings, ports = self.settings, self.ports
+        return {
+            **os.environ,
+            "RABBITMQ_USER": settings.user,
+            "RABBITMQ_PASSWORD": settings.password,
+            "RABBITMQ_VHOST": settings.vhost,
+            "RABBITMQ_PORT": str(ports.amqp),
+            "RABBITMQ_MANAGEMENT_PORT": str(ports.management),
+            "RABBITMQ_PROMETHEUS_PORT": str(ports.prometheus),
+            "RABBITMQ_STREAM_PORT": str(ports.stream),
+            "RABBITMQ_MQTT_PORT": str(ports.mqtt),
+            "RABBITMQ_STOMP_PORT": str(ports.stomp),
+            "RABBITMQ_WEB_STOMP_PORT": str(ports.web_stomp),
+            "RABBITMQ_WEB_MQTT_PORT": str(ports.web_mqtt),
+        }
+
+    def _compose(self, *arguments: str, timeout: float, stdin: str = "") -> str:
+        try:
+            result = subprocess.run(
+                ["docker", "compose", *arguments],
+                input=stdin,
+                env=self._environment(),
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ComposeFailure(f"docker compose {arguments[0]} took more than {timeout:g} s") from None
+        except OSError as error:
+            raise ComposeFailure(f"docker compose cannot be run: {error.strerror}") from None
+        if result.returncode:
+            lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+            raise ComposeFailure(
+                f"docker compose {arguments[0]} failed: {lines[-1][:300] if lines else 'no reason given'}"
+            )
+        return result.stdout
+
+    def _run(self, command: list[str], timeout: float) -> str | None:
+        """The output of a command that only asks; None if it failed or took too long."""
+        try:
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return None
+        return None if result.returncode else result.stdout

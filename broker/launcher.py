@@ -1,0 +1,304 @@
+"""What ``python -m broker`` does: a broker at the configured address, whatever machine this is."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from broker.access import mend_access
+from broker.compose import Compose, ComposeFailure
+from broker.node import PrivateNode
+from broker.packages import InstallFailure, install
+from broker.ports import Ports, is_listening, is_taken
+from broker.server import find_server, shared_plugins
+from common.config import Settings, SettingsError
+from common.connection import AccessRefused, VhostNotFound, connect, server_version
+from common.console import say, warn
+from common.errors import ExitCode, Failure
+from common.management import Management, ManagementFailure
+
+DIRECTORY = Path(__file__).resolve().parent.parent / ".broker"
+BOOT_TIMEOUT = 60.0
+LOCK_TIMEOUT = 900.0
+# The protocols as the management API names them, and as people do.
+PROTOCOLS = {
+    "http": "management",
+    "http/prometheus": "metrics",
+    "stream": "streams",
+    "mqtt": "MQTT",
+    "stomp": "STOMP",
+    "http/web-mqtt": "MQTT on WebSocket",
+    "http/web-stomp": "STOMP on WebSocket",
+}
+
+
+class NoBroker(Failure):
+    """There is no broker at the address, and none can be started there."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class Launcher:
+    """Starts, stops and describes the broker of ``settings``; what it starts is noted in ``directory``."""
+
+    def __init__(self, settings: Settings, directory: Path = DIRECTORY) -> None:
+        self.settings = settings
+        self.directory = directory
+
+    # The commands.
+
+    def up(self, way: str | None = None, *, may_install: bool = True) -> None:
+        """Make a broker answer at the address of the settings; no-op if one does.
+
+        ``way``: "compose" or "node" to have it started in this way and no other. Raises a Failure: what holds the
+        port is not RabbitMQ, RabbitMQ refuses the user, or no way to start one works on this machine.
+        """
+        with self._lock():
+            if not self._answers():
+                self._start(way, may_install)
+            say(self._headline())
+
+    def down(self) -> None:
+        """Stop the broker if ``up`` started it; its data stays. A broker that was there before stays too."""
+        with self._lock():
+            match self._started():
+                case Compose() as compose:
+                    compose.down()
+                    say("stopped the container; its data stays in the volume")
+                case PrivateNode() as node:
+                    node.stop()
+                    say(f"stopped the private node; its data stays in {_short(node.directory)}")
+                case None:
+                    say("nothing to stop: no broker was started from here")
+            self._note.unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Stop the broker that ``up`` started in good order, and start it again."""
+        with self._lock():
+            match self._started():
+                case Compose() | PrivateNode() as broker:
+                    broker.restart()
+                case None:
+                    raise NoBroker("nothing to restart: no broker was started from here")
+            say(self._headline())
+
+    def status(self) -> None:
+        """Print where the broker runs, its version, addresses and plugins. Raises a Failure if there is none."""
+        if not self._answers():
+            # For its text: it says what is wrong.
+            connect("broker", self.settings, deadline=0.1).close()
+        say(self._headline())
+        say(f"  runs as     {self._whereabouts()}")
+        say(f"  AMQP        {self.settings.url}")
+        try:
+            with Management(self.settings) as management:
+                listeners = management.overview().get("listeners", [])
+                plugins = management.nodes()[0].details.get("enabled_plugins", [])
+        except ManagementFailure as failure:
+            say(f"  management  {failure}")
+            return
+        host = str(self.settings.addresses[0].host)
+        say(f"  management  {self.settings.management_url}")
+        published = self._published()
+        for listener in listeners:
+            name = PROTOCOLS.get(listener["protocol"])
+            if name and name != "management":
+                port = published.get(listener["protocol"], listener["port"])
+                scheme = "http://" if listener["protocol"] == "http/prometheus" else ""
+                path = "/metrics" if scheme else ""
+                say(f"  {name:<11} {scheme}{host}:{port}{path}")
+        say(f"  plugins     {' '.join(sorted(plugins))}")
+
+    def logs(self, follow: bool = False) -> None:
+        """Print the log of the broker that ``up`` started; with ``follow``, until Ctrl-C."""
+        started = self._started()
+        if started is None:
+            raise NoBroker("no broker was started from here; its log is where it was started")
+        command, environment = started.logs_command(follow)
+        subprocess.run(command, env=environment, cwd=DIRECTORY.parent, check=False)
+
+    # Whether one answers.
+
+    def _answers(self) -> bool:
+        """Whether RabbitMQ works at the address. Raises a Failure if something is there that does not."""
+        if not any(is_listening(address.host, address.port) for address in self.settings.addresses):
+            return False
+        started = self._started()
+        try:
+            # A broker that is just starting accepts before it answers.
+            connect("broker", self.settings, deadline=BOOT_TIMEOUT if started else None).close()
+        except (AccessRefused, VhostNotFound):
+            if started is None:
+                raise
+            mend_access(started.ctl, self.settings)
+            connect("broker", self.settings).close()
+        return True
+
+    def _headline(self) -> str:
+        connection = connect("broker", self.settings)
+        version = ".".join(map(str, server_version(connection)))
+        connection.close()
+        where = ", ".join(map(str, self.settings.addresses))
+        return f"RabbitMQ {version} answers at {where}"
+
+    # Starting one.
+
+    def _start(self, way: str | None, may_install: bool) -> None:
+        address = self._here()
+        started = self._started()
+        if (
+            isinstance(started, PrivateNode)
+            and started.running
+            and started.ports.amqp != self.settings.addresses[0].port
+        ):
+            raise NoBroker(
+                f"the broker of this folder runs on port {started.ports.amqp}; stop it first: python -m broker down"
+            )
+        ports = self._ports(address)
+        if way != "node":
+            try:
+                self._start_compose(ports)
+            except ComposeFailure as failure:
+                if way:
+                    raise
+                say(f"not with Docker: {failure}")
+            else:
+                return
+        if find_server() is None:
+            try:
+                if not may_install:
+                    raise InstallFailure("no rabbitmq-server is installed on this machine")
+                install(self.directory / "install.log")
+            except InstallFailure:
+                warn(
+                    "To get a RabbitMQ, install Docker with Compose, or the package rabbitmq-server (macOS: rabbitmq),"
+                )
+                warn("and run this again; or name a broker elsewhere in AMQP_URL or in .env (see .env.example).")
+                raise
+        self._start_node(address, ports)
+
+    def _start_compose(self, ports: Ports) -> None:
+        compose = Compose(self.settings, ports)
+        compose.check()
+        say("starting RabbitMQ with Docker Compose")
+        self._remember("compose", ports, "127.0.0.1")
+        try:
+            compose.up()
+            if not self._answers():
+                compose.down()
+                raise ComposeFailure("its ports do not appear on this machine")
+        except BaseException:
+            self._note.unlink(missing_ok=True)
+            raise
+
+    def _start_node(self, address: str, ports: Ports) -> None:
+        node = self._node(address, ports)
+        say(f"starting a private node of RabbitMQ {node.server.version}, data in {_short(node.directory)}")
+        self._remember("node", node.ports, address)
+        node.start()
+
+    def _node(self, address: str, ports: Ports) -> PrivateNode:
+        return PrivateNode(
+            self.directory / "node", ports, settings=self.settings, plugins=shared_plugins(), address=address
+        )
+
+    def _here(self) -> str:
+        """The loopback address to listen on. Raises a Failure if the settings speak of another machine."""
+        first = self.settings.addresses[0]
+        if self.settings.tls:
+            raise NoBroker(f"nothing answers at {first}, and a broker with TLS is not started from here")
+        try:
+            found = [str(entry[4][0]) for entry in socket.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)]
+        except OSError:
+            # For its text.
+            connect("broker", self.settings, deadline=0.1).close()
+            raise
+        loopback = [address for address in found if ipaddress.ip_address(address).is_loopback]
+        if not loopback:
+            raise NoBroker(f"nothing answers at {first}, which is another machine: start RabbitMQ there")
+        return next((address for address in loopback if ":" not in address), loopback[0])
+
+    def _ports(self, address: str) -> Ports:
+        """The ports of a broker that is about to start: those of the settings, the others as free as they are."""
+        amqp = self.settings.addresses[0].port
+        management = urlsplit(self.settings.management_url).port or 80
+        if is_taken(address, management):
+            raise SettingsError(
+                f"port {management}, meant for the management UI, is used by another program; "
+                "set RABBITMQ_MANAGEMENT_URL to a free one"
+            )
+        shift = amqp - Ports().amqp
+        moved = {name: port + shift if 1024 < port + shift < 65536 else port for name, port in asdict(Ports()).items()}
+        return Ports(**moved | {"amqp": amqp, "management": management}).settled(address, ("amqp", "management"))
+
+    # What was started.
+
+    @property
+    def _note(self) -> Path:
+        return self.directory / "started.json"
+
+    def _remember(self, way: str, ports: Ports, address: str) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._note.write_text(json.dumps({"way": way, "address": address, "ports": asdict(ports)}), encoding="utf-8")
+
+    def _started(self) -> Compose | PrivateNode | None:
+        """The broker that ``up`` started here and ``down`` has not stopped, or None."""
+        try:
+            note: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
+            ports = Ports(**note["ports"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if note["way"] == "compose":
+            return Compose(self.settings, ports)
+        return self._node(note["address"], ports)
+
+    def _whereabouts(self) -> str:
+        match self._started():
+            case Compose():
+                return "the container of docker-compose.yml"
+            case PrivateNode() as node:
+                where = _short(node.directory)
+                return f"a private node of this machine's rabbitmq-server (process {node.pid}), in {where}"
+            case None:
+                return "a broker that was not started from here"
+
+    def _published(self) -> dict[str, int]:
+        """The ports on this machine by protocol, where they differ from those in the container."""
+        started = self._started()
+        if not isinstance(started, Compose):
+            return {}
+        ports = started.ports
+        return {
+            "http/prometheus": ports.prometheus,
+            "stream": ports.stream,
+            "mqtt": ports.mqtt,
+            "stomp": ports.stomp,
+            "http/web-mqtt": ports.web_mqtt,
+            "http/web-stomp": ports.web_stomp,
+        }
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.directory / "lock", timeout=LOCK_TIMEOUT):
+                yield
+        except Timeout:
+            raise NoBroker("another `python -m broker` has been at work for 15 minutes; end it first") from None
+
+
+def _short(path: Path) -> str:
+    """The path as seen from here, if it is below."""
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)

@@ -1,0 +1,51 @@
+"""Receive everything that emit_log.py tells from now on, until Ctrl-C. Start as many as you like.
+
+python publish_subscribe/receive_logs.py                          hears what is told while it runs
+python publish_subscribe/receive_logs.py --durable-name archive   misses nothing while it is away
+"""
+
+import argparse
+import re
+import time
+
+import topology
+from pika.adapters.blocking_connection import BlockingChannel
+
+from common import console
+from common.config import Settings
+from common.consumer import Outcome, consume
+from common.messages import Message
+
+
+def name(text: str) -> str:
+    # No dots: they separate the parts of our queues' names. The length: RabbitMQ takes 255 bytes in all.
+    if not re.fullmatch(r"[\w-]{1,100}", text, re.ASCII):
+        raise argparse.ArgumentTypeError("use letters, digits, - and _, at most 100")
+    return text
+
+
+def main() -> None:
+    parser = console.parser(__doc__)
+    parser.add_argument("--durable-name", type=name, metavar="NAME", help="keep a queue of this name while away")
+    parser.add_argument("--slow", type=float, default=0, metavar="S", help="take S seconds for each message")
+    arguments = parser.parse_args()
+
+    def declare(channel: BlockingChannel) -> str:
+        if arguments.durable_name:
+            return topology.declare_durable(channel, arguments.durable_name)
+        return topology.declare_temporary(channel)
+
+    def receive(message: Message) -> Outcome:
+        text = message.text()
+        time.sleep(arguments.slow)
+        console.say(f" [x] {text}")
+        return Outcome.ACK
+
+    def ready(_queue: str) -> None:
+        console.say(" [*] Waiting for logs. To exit press CTRL+C")
+
+    consume("publish_subscribe/receive_logs.py", Settings.load(), declare, receive, on_ready=ready)
+
+
+if __name__ == "__main__":
+    console.run(main)

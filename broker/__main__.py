@@ -6,12 +6,14 @@ down     stop what `up` started; its data stays
 restart  stop and start what `up` started
 status   where it runs, its version, its addresses, its plugins
 logs     the log of what `up` started
+queues   what waits in which queue of the configured virtual host
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from broker import queues
 from broker.launcher import DIRECTORY, Launcher
 from common import console
 from common.config import Settings
@@ -19,7 +21,7 @@ from common.config import Settings
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("command", choices=["up", "down", "restart", "status", "logs"])
+    parser.add_argument("command", choices=["up", "down", "restart", "status", "logs", "queues"])
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
     parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
@@ -37,6 +39,9 @@ def main() -> None:
             launcher.status()
         case "logs":
             launcher.logs(arguments.follow)
+        case "queues":
+            for line in queues.table(launcher.settings):
+                console.say(line)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -27,6 +28,32 @@ class _Parser(argparse.ArgumentParser):
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser of command-line arguments that shows the script's docstring and tells errors in one line."""
     return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A ``type`` for an argument that is a whole number from ``low`` to ``high``."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, not {text!r}")
+        return number
+
+    return convert
+
+
+def seconds(text: str) -> float:
+    """A ``type`` for an argument that is a number of seconds, up to a day."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 86400:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to 86400, not {text!r}")
+    return number
 
 
 def say(line: str) -> None:

@@ -27,7 +27,9 @@ def name(text: str) -> str:
 def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--durable-name", type=name, metavar="NAME", help="keep a queue of this name while away")
-    parser.add_argument("--slow", type=float, default=0, metavar="S", help="take S seconds for each message")
+    parser.add_argument(
+        "--slow", type=console.seconds, default=0.0, metavar="S", help="take S seconds for each message"
+    )
     arguments = parser.parse_args()
 
     def declare(channel: BlockingChannel) -> str:

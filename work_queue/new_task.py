@@ -5,8 +5,6 @@ python work_queue/new_task.py --count 1000 Send a letter    a thousand tasks, nu
 cat task.txt | python work_queue/new_task.py -              what comes from standard input
 """
 
-import argparse
-
 import topology
 
 from common import console, messages
@@ -14,17 +12,12 @@ from common.config import Settings
 from common.publisher import Publisher
 
 
-def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
 def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the task; - reads standard input")
-    parser.add_argument("--count", type=count, default=1, metavar="N", help="hand it out N times, numbered (default 1)")
+    parser.add_argument(
+        "--count", type=console.whole(1, 1_000_000), default=1, metavar="N", help="hand it out N times, numbered"
+    )
     arguments = parser.parse_args()
     text = console.body_text(arguments.words, default="Hello World!")
     total = arguments.count

@@ -17,9 +17,9 @@ from common.messages import Message
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--prefetch", type=int, default=1, metavar="N", help="tasks to hold at once (default 1)")
+    parser.add_argument("--prefetch", type=console.whole(1, 2000), default=1, metavar="N", help="tasks to hold at once")
     parser.add_argument(
-        "--seconds-per-dot", type=float, default=1.0, metavar="S", help="seconds that a dot takes (default 1)"
+        "--seconds-per-dot", type=console.seconds, default=1.0, metavar="S", help="how long a dot takes, 1 by default"
     )
     arguments = parser.parse_args()
 

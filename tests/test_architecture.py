@@ -1,0 +1,178 @@
+"""The rules that keep the examples readable one by one: what may import what, and that importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from common.config import Settings
+from common.connection import connect
+from common.management import Management
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_OURS = {"build", "dist", "node_modules", "venv"}
+# What each package may import of ours, besides itself.
+ALLOWED = {"common": set(), "broker": {"common"}, "tour": {"common", "broker"}}
+
+
+def ours(folder: Path = ROOT) -> Iterator[Path]:
+    """Every Python file of the repository, tests aside."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if not (path.name.startswith((".", "_")) or path.name.endswith(".egg-info") or path.name in NOT_OURS):
+                yield from ours(path)
+        elif path.suffix == ".py" and ROOT / "tests" not in path.parents:
+            yield path
+
+
+FILES = list(ours())
+EXAMPLES = sorted(path.parent for path in FILES if path.name == "topology.py")
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+
+def imports(path: Path) -> set[str]:
+    """The names of the modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write relative imports in full"
+            found.add(node.module or "")
+    return found
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(EXAMPLES) >= 3
+    assert "common/config.py" in NAMES
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_only_go_one_way(path: Path) -> None:
+    parts = path.relative_to(ROOT).parts
+    packages = {item.name for item in ROOT.iterdir() if item.is_dir() and any(item.rglob("*.py"))}
+    roots = {module.partition(".")[0] for module in imports(path)}
+    allowed = {parts[0]} | ALLOWED.get(parts[0], packages - {"tests"})
+    if path.parent in EXAMPLES:
+        # An example reads by itself: common, and the files beside it.
+        allowed = {"common"}
+        others = {file.stem for file in FILES if file.parent in EXAMPLES and file.parent != path.parent}
+        beside = {file.stem for file in path.parent.glob("*.py")}
+        assert not roots & (others - beside), "imports another example's file"
+    assert not (roots & packages) - allowed
+    assert "tests" not in roots
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_file_only_defines(path: Path) -> None:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    for node in module.body:
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                pass
+            case ast.Assign() | ast.AnnAssign():
+                pass
+            case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pass
+            case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+                assert node is module.body[-1], f"line {node.lineno}: the guard comes last"
+            case _ if path.name == "__main__.py" and node is module.body[-1]:
+                pass
+            case _:
+                pytest.fail(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node).splitlines()[0]!r} does something"
+                )
+
+
+# Run in a process of its own: imports the file, and refuses what an import has no business to do.
+IMPORTER = """
+import importlib.util, os, signal, sys, threading
+
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.exec",
+                 "os.posix_spawn", "os.system", "os.mkdir", "os.remove", "os.rename", "os.putenv"):
+        raise SystemExit(f"importing it raised {event} {arguments!r}")
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        if "__pycache__" not in str(arguments[0]):
+            raise SystemExit(f"importing it opened {arguments[0]} to write")
+
+path = sys.argv[1]
+sys.path.insert(0, os.path.dirname(path))
+handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+sys.addaudithook(watch)
+spec = importlib.util.spec_from_file_location("imported_by_a_test", path)
+module = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = module
+spec.loader.exec_module(module)
+assert threading.active_count() == 1, threading.enumerate()
+assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+"""
+
+
+# __main__.py is a program: it is there to be run.
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("__main__.py")])
+def test_importing_does_nothing(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTER, str(ROOT / name)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def topology(example: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"topology_of_{example.name}", example / "topology.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[str(path.relative_to(ROOT)) for path in EXAMPLES])
+def test_names_begin_with_their_folder(example: Path) -> None:
+    """Each function of topology.py is called on a broker, twice, and what it made is looked at."""
+    module = topology(example)
+    declarations = [
+        function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if name.startswith("declare") and function.__module__ == module.__name__
+    ]
+    assert declarations, "topology.py has no declare()"
+    vhost = f"tests-architecture-{uuid.uuid4().hex[:8]}"
+    settings = replace(Settings.load(), vhost=vhost)
+    with Management(settings) as api:
+        api.create_vhost(vhost)
+        try:
+            with connect("tests.architecture", settings) as connection:
+                channel = connection.channel()
+                for function in [*declarations, *declarations]:
+                    # After the channel come names, if anything.
+                    names = ["name" for _ in list(inspect.signature(function).parameters)[1:]]
+                    function(channel, *names)
+                queues, exchanges = api.queues(), api.exchanges()
+        finally:
+            api.delete_vhost(vhost)
+    prefix = f"{example.name}."
+    made = [exchange.name for exchange in exchanges if exchange.name and not exchange.name.startswith("amq.")]
+    assert queues or made, "declare() declares nothing"
+    assert [name for name in made if not name.startswith(prefix)] == []
+    for queue in queues:
+        # RabbitMQ makes up the names of temporary queues; they belong to one connection, so they meet nobody.
+        assert queue.name.startswith(prefix) or (queue.exclusive and queue.name.startswith("amq.gen-")), queue
+        assert queue.durable or queue.exclusive, f"RabbitMQ 4.3 refuses {queue}"

@@ -1,0 +1,207 @@
+"""What the Markdown files promise: links that lead somewhere, commands that exist, sections in their order."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_OURS = {"build", "dist", "node_modules", "venv"}
+
+
+def markdown_files(folder: Path = ROOT) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            hidden = path.name.startswith((".", "_")) and path.name != ".github"
+            if not (hidden or path.name.endswith(".egg-info") or path.name in NOT_OURS):
+                yield from markdown_files(path)
+        elif path.suffix == ".md":
+            yield path
+
+
+FILES = list(markdown_files())
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+EXAMPLES = sorted(
+    path.parent.relative_to(ROOT)
+    for path in ROOT.glob("*/**/topology.py")
+    if ".venv" not in path.parts and path.with_name("README.md").is_file()
+)
+EXAMPLE_READMES = [ROOT / folder / "README.md" for folder in EXAMPLES]
+EXAMPLE_NAMES = [str(folder) for folder in EXAMPLES]
+
+
+def tokens(path: Path) -> list[Token]:
+    return MarkdownIt("gfm-like", {"linkify": False}).parse(path.read_text(encoding="utf-8"))
+
+
+def plain(token: Token) -> str:
+    """The text of an inline token, without its marks."""
+    return "".join(
+        "\n" if child.type in ("softbreak", "hardbreak") else child.content
+        for child in token.children or []
+        if child.type != "html_inline"
+    )
+
+
+def links(path: Path) -> list[str]:
+    found = []
+    for token in tokens(path):
+        for child in token.children or []:
+            target = child.attrs.get("href", child.attrs.get("src"))
+            if target is not None:
+                found.append(str(target))
+    return found
+
+
+def headings(path: Path) -> list[tuple[int, str]]:
+    """Level and text of every heading."""
+    stream = tokens(path)
+    return [(int(token.tag[1]), plain(after)) for token, after in pairwise(stream) if token.type == "heading_open"]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub makes from the headings."""
+    found: set[str] = set()
+    for _, text in headings(path):
+        base = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        anchor, number = base, 0
+        while anchor in found:
+            number += 1
+            anchor = f"{base}-{number}"
+        found.add(anchor)
+    return found
+
+
+def section(path: Path, title: str) -> list[Token]:
+    """What stands under a heading, up to the next one of its level or a higher one."""
+    found: list[Token] = []
+    level = 0
+    stream = tokens(path)
+    for token, after in zip(stream, [*stream[1:], stream[-1]], strict=True):
+        if token.type == "heading_open":
+            depth = int(token.tag[1])
+            if level and depth <= level:
+                break
+            if not level and plain(after) == title:
+                level = depth
+        if level:
+            found.append(token)
+    assert found, f"{path.relative_to(ROOT)} has no section {title!r}"
+    return found
+
+
+def commands(path: Path) -> list[str]:
+    """The lines that a reader is told to type, and the code within sentences."""
+    found: list[str] = []
+    for token in tokens(path):
+        if token.type == "fence":
+            lines = token.content.splitlines()
+            kind = token.info.split()[:1]
+            if kind in (["sh"], ["bash"], ["shell"]):
+                found.extend(lines)
+            else:
+                found.extend(line.removeprefix("$ ") for line in lines if line.startswith("$ "))
+        found.extend(child.content for child in token.children or [] if child.type == "code_inline")
+    return found
+
+
+def fences(stream: list[Token], kind: str) -> list[Token]:
+    return [token for token in stream if token.type == "fence" and token.info.split()[:1] == [kind]]
+
+
+def test_there_is_something_to_check() -> None:
+    assert "README.md" in NAMES
+    assert EXAMPLES is not None
+
+
+def test_the_map_names_every_example_and_nothing_else() -> None:
+    in_map = [
+        str(child.attrs["href"])
+        for token in section(ROOT / "README.md", "The examples")
+        for child in token.children or []
+        if child.type == "link_open"
+    ]
+    assert {f"{folder}/" for folder in EXAMPLES} <= set(in_map)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_every_link_and_anchor_is_alive(path: Path) -> None:
+    dead = []
+    for target in links(path):
+        parts = urlsplit(target)
+        if parts.scheme:
+            assert parts.scheme in ("http", "https"), target
+            continue
+        other = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        # Of another letter case, it would be alive on a Mac and dead on GitHub.
+        alive = other.exists() and other.name in os.listdir(other.parent) and other.is_relative_to(ROOT)
+        if alive and parts.fragment:
+            page = other / "README.md" if other.is_dir() else other
+            alive = page.suffix == ".md" and parts.fragment in anchors(page)
+        if not alive:
+            dead.append(target)
+    assert dead == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_file_has_one_title_and_no_heading_is_skipped(path: Path) -> None:
+    levels = [level for level, _ in headings(path)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    for before, after in pairwise(levels):
+        assert after <= before + 1
+
+
+def test_the_root_has_the_commands_and_a_picture_of_the_model() -> None:
+    readme = ROOT / "README.md"
+    assert {"make demo", "make test"} <= set(commands(readme))
+    assert fences(section(readme, "How RabbitMQ works"), "mermaid")
+
+
+def test_every_example_is_shown_by_a_feature_or_use() -> None:
+    shown = {
+        str(child.attrs["href"]).strip("/")
+        for token in section(ROOT / "README.md", "What RabbitMQ is good for")
+        for child in token.children or []
+        if child.type == "link_open"
+    }
+    core = {name for name in EXAMPLE_NAMES if "/" not in name}
+    assert core <= shown
+
+
+@pytest.mark.parametrize("path", EXAMPLE_READMES, ids=EXAMPLE_NAMES)
+def test_the_readme_of_an_example_has_its_parts_in_order(path: Path) -> None:
+    stream = tokens(path)
+    titles = [(level, text) for level, text in headings(path) if level <= 2]
+    assert [text for _, text in titles[-3:]] == ["Break it", "What to remember", "In production"]
+    # Title, one sentence, and the picture before the first section.
+    assert [token.type for token in stream[:4]] == ["heading_open", "inline", "heading_close", "paragraph_open"]
+    opening = " ".join(plain(stream[4]).split())
+    assert re.fullmatch(r"[^.?!]+(?:[.?!][^\s][^.?!]*)*[.?!]", opening), f"not one sentence: {opening!r}"
+    second = next(index for index, token in enumerate(stream) if token.type == "heading_open" and token.tag == "h2")
+    assert fences(stream[:second], "mermaid"), "no Mermaid picture before the first section"
+    walk = next(index for index, token in enumerate(stream) if token.type == "inline" and plain(token) == "Break it")
+    assert fences(stream[:walk], "console"), "no walk-through"
+    assert fences(section(path, "Break it"), "console"), "nothing is broken"
+
+
+@pytest.mark.parametrize("path", EXAMPLE_READMES, ids=EXAMPLE_NAMES)
+def test_what_to_remember_is_three_lines_with_links_to_the_guides(path: Path) -> None:
+    part = section(path, "What to remember")
+    assert sum(token.type == "list_item_open" for token in part) == 3
+    targets = [str(child.attrs.get("href")) for token in part for child in token.children or []]
+    assert any(target.startswith("https://www.rabbitmq.com/") for target in targets)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_mermaid_pictures_begin_with_their_kind(path: Path) -> None:
+    for fence in fences(tokens(path), "mermaid"):
+        assert re.match(r"(flowchart|graph|sequenceDiagram|stateDiagram-v2)\b", fence.content), fence.content

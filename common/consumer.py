@@ -81,11 +81,15 @@ def consume(
     hand is finished, for at most ``grace`` seconds, and acknowledged; everything else stays on the queue. A second
     signal leaves at once, with KeyboardInterrupt.
 
-    Raises a ConnectionFailure when trying again makes no sense or took too long.
+    Raises a ConnectionFailure when trying again makes no sense or took too long; ValueError for a prefetch of 0,
+    which would mean no bound.
     """
+    prefetch = settings.prefetch if prefetch is None else prefetch
+    if prefetch < 1 or threads < 1:
+        raise ValueError(f"prefetch and threads must be at least 1, not {prefetch} and {threads}")
     stop = stop or threading.Event()
     consumer = _Consumer(name, settings, declare, handler, stop)
-    consumer.prefetch = settings.prefetch if prefetch is None else prefetch
+    consumer.prefetch = prefetch
     consumer.consume_options = {"exclusive": exclusive, "arguments": arguments}
     consumer.on_ready = on_ready
     consumer.grace = grace
@@ -193,6 +197,7 @@ class _Consumer:
         self.session: _Session | None = None
         self.ran_before = False
         self.exit: BaseException | None = None
+        self.deadline = 0.0
 
     def run(self, threads: int) -> None:
         workers = [threading.Thread(target=self.work, name=f"{self.name}-{n}", daemon=True) for n in range(threads)]
@@ -205,11 +210,15 @@ class _Consumer:
             for _ in workers:
                 self.jobs.put(None)
         # A handler whose connection broke while we were stopping still gets its time.
-        deadline = time.monotonic() + self.grace
         for thread in workers:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(self.time_left())
         if self.exit:
             raise self.exit
+
+    def time_left(self) -> float:
+        """What is left of the grace, in seconds; it begins with the first question."""
+        self.deadline = self.deadline or time.monotonic() + self.grace
+        return max(0.0, self.deadline - time.monotonic())
 
     # On the handler threads
 
@@ -323,9 +332,8 @@ class _Consumer:
         session.channel.stop_consuming()
         for tag in self.take_jobs():
             session.give_back(tag)
-        deadline = time.monotonic() + self.grace
-        while session.unsettled and session.channel.is_open and time.monotonic() < deadline:
-            session.connection.process_data_events(time_limit=deadline - time.monotonic())
+        while session.unsettled and session.channel.is_open and (left := self.time_left()):
+            session.connection.process_data_events(time_limit=left)
         if session.unsettled:
             console.warn(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
 

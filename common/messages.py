@@ -27,7 +27,14 @@ class Message:
     redelivered: bool = False
 
     def text(self) -> str:
-        """The body as UTF-8 text. Raises BadMessage if it is empty, too large or not UTF-8."""
+        """The body as UTF-8 text. Raises BadMessage if it is empty, too large, not UTF-8, or declared to be no text."""
+        declared = self.properties.content_type
+        # Many clients do not say what they send; those that do are taken at their word.
+        if declared and not declared.lower().startswith("text/"):
+            raise BadMessage(f"the body is {declared!r}, not text")
+        return self._decoded()
+
+    def _decoded(self) -> str:
         _check_size(self.body, "message")
         try:
             return self.body.decode("utf-8")
@@ -36,7 +43,7 @@ class Message:
 
     def json(self) -> Any:
         """The body as JSON (RFC 8259). Raises BadMessage if it is empty, too large or not JSON."""
-        text = self.text()
+        text = self._decoded()
         try:
             # RFC 8259 has no NaN and no Infinity; Python would accept them.
             return json.loads(text, parse_constant=_no_constant)

@@ -1,0 +1,227 @@
+"""Every script meets every usual failure: one line that says what and how to mend it, its own code, no password."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pika
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from broker.ports import Ports
+from common.config import Address, Settings
+from common.connection import connect
+from common.errors import ExitCode
+from common.management import Management
+from tests.support.report import Report
+from tour.vhost import environment
+
+ROOT = Path(__file__).parent.parent
+PASSWORD = "not-for-your-eyes"
+SECTION = "Every script meets every usual failure"
+TIMEOUT = 60.0
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script, what it declares, and the queue from which it receives (if it does)."""
+
+    path: str
+    exchange: str = ""
+    queue: str = ""
+    options: tuple[str, ...] = ()
+
+
+SEND = Script("send_and_receive/send.py", queue="send_and_receive.hello")
+RECEIVE = Script("send_and_receive/receive.py", queue="send_and_receive.hello")
+NEW_TASK = Script("work_queue/new_task.py", queue="work_queue.tasks")
+WORKER = Script("work_queue/worker.py", queue="work_queue.tasks")
+EMIT_LOG = Script("publish_subscribe/emit_log.py", exchange="publish_subscribe.logs")
+RECEIVE_LOGS = Script("publish_subscribe/receive_logs.py", exchange="publish_subscribe.logs")
+RECEIVE_LOGS_DURABLE = Script(
+    "publish_subscribe/receive_logs.py", queue="publish_subscribe.subscriber.me", options=("--durable-name", "me")
+)
+
+SCRIPTS = [SEND, RECEIVE, NEW_TASK, WORKER, EMIT_LOG, RECEIVE_LOGS]
+SENDERS = [SEND, NEW_TASK, EMIT_LOG]
+RECEIVERS = [RECEIVE, WORKER, RECEIVE_LOGS, RECEIVE_LOGS_DURABLE]
+
+each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
+each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
+each_receiver = pytest.mark.parametrize(
+    "script", RECEIVERS, ids=lambda script: "-".join([Path(script.path).stem, *script.options[1:]])
+)
+
+
+def run(script: Script, settings: Settings, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a script that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, script.path, *arguments],
+        cwd=ROOT,
+        env=environment(settings) | {"RABBITMQ_CONNECT_TIMEOUT": "1"},
+        input=stdin,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def told(
+    report: Report,
+    script: Script,
+    failure: str,
+    result: subprocess.CompletedProcess[bytes],
+    code: ExitCode,
+    *words: str,
+) -> None:
+    """Add a row to the table; then see that the failure was told in one line, in these words, with this code."""
+    lines = (result.stdout + result.stderr).decode().splitlines()
+    report.add(SECTION, f"{Path(script.path).name:<16} {failure:<20} {result.returncode:>3}  {' / '.join(lines)[:300]}")
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert result.stdout == b""
+    for word in words:
+        assert word in lines[0]
+    assert PASSWORD not in lines[0]
+    assert result.returncode == code
+
+
+@pytest.fixture
+def user(settings: Settings) -> Iterator[Settings]:
+    """The virtual host of this test, as a user whose password can be told from everything else."""
+    name = f"user.{settings.vhost}"
+    with Management(settings, timeout=TIMEOUT) as management:
+        management.create_user(name, PASSWORD)
+        management.set_permissions(name, settings.vhost)
+        yield replace(settings, user=name, password=PASSWORD)
+        management.delete_user(name)
+
+
+@each_script
+def test_broker_down(script: Script, user: Settings, report: Report) -> None:
+    nobody = Address("127.0.0.1", Ports.free().amqp)
+    result = run(script, replace(user, addresses=(nobody,)))
+    told(report, script, "broker down", result, ExitCode.UNAVAILABLE, str(nobody), "make broker")
+
+
+@each_script
+def test_wrong_password(script: Script, settings: Settings, report: Report) -> None:
+    result = run(script, replace(settings, password=PASSWORD))
+    told(report, script, "wrong password", result, ExitCode.ACCESS, settings.user, "RABBITMQ_PASSWORD")
+
+
+@each_script
+def test_missing_virtual_host(script: Script, user: Settings, report: Report) -> None:
+    result = run(script, replace(user, vhost="nowhere"))
+    told(report, script, "missing vhost", result, ExitCode.NO_VHOST, "'nowhere'", "RABBITMQ_VHOST")
+
+
+@each_script
+def test_declared_otherwise(script: Script, user: Settings, report: Report) -> None:
+    with connect("test", user) as connection:
+        if script.exchange:
+            connection.channel().exchange_declare(script.exchange, exchange_type="direct", durable=True)
+        else:
+            connection.channel().queue_declare(script.queue, durable=True, arguments={"x-queue-type": "classic"})
+    result = run(script, user)
+    mend = f"'{script.exchange or script.queue}'", "delete it"
+    told(report, script, "declared otherwise", result, ExitCode.DECLARED_OTHERWISE, *mend)
+
+
+@each_script
+def test_unknown_option(script: Script, user: Settings, report: Report) -> None:
+    result = run(script, user, "--colour")
+    told(report, script, "unknown option", result, ExitCode.USAGE, "--colour", "--help")
+
+
+@each_sender
+def test_empty_body_to_send(script: Script, user: Settings, report: Report) -> None:
+    told(report, script, "empty body", run(script, user, ""), ExitCode.DATA, "empty", "at least one character")
+    assert run(script, user, "-", stdin=b"").returncode == ExitCode.DATA
+
+
+@each_sender
+def test_body_to_send_that_is_not_utf8(script: Script, user: Settings, report: Report) -> None:
+    result = run(script, user, "-", stdin=b"\xff\xfe")
+    told(report, script, "body not UTF-8", result, ExitCode.DATA, "not UTF-8", "send text in UTF-8")
+
+
+@each_sender
+def test_body_to_send_of_20_mib(script: Script, user: Settings, report: Report) -> None:
+    result = run(script, user, "-", stdin=b"x" * 20 * MIB)
+    told(report, script, "body of 20 MiB", result, ExitCode.DATA, "16,777,216", "store large data elsewhere")
+
+
+BODIES = {
+    "empty body": b"",
+    "body not UTF-8": b"\xff\xfe",
+    "body of 20 MiB": b"x" * 20 * MIB,
+}
+
+
+@each_receiver
+@pytest.mark.parametrize("failure", BODIES)
+def test_received_body(
+    script: Script, failure: str, user: Settings, broker_version: tuple[int, int, int], report: Report
+) -> None:
+    """What a foreign client may send: told in one line, kept among the dead letters, and the next one is received."""
+    body = BODIES[failure]
+    row = f"{Path(script.path).name:<16} {failure:<20}"
+    if len(body) > 16 * MIB and broker_version >= (4, 0):
+        with connect("a foreign client", user) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            with pytest.raises(ChannelClosedByBroker) as refused:
+                channel.basic_publish("", "", body)
+        report.add(SECTION, f"{row}   -  never meets it, RabbitMQ refuses it: {refused.value.reply_text}")
+        return
+    with subprocess.Popen(
+        [sys.executable, script.path, *script.options],
+        cwd=ROOT,
+        env=environment(user),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert "Waiting" in process.stdout.readline()
+            with connect("a foreign client", user) as connection:
+                channel = connection.channel()
+                channel.confirm_delivery()
+                exchange, key = ("publish_subscribe.logs", "") if "logs" in script.path else ("", script.queue)
+                for content in (body, b"the next one"):
+                    channel.basic_publish(exchange, key, content, pika.BasicProperties(delivery_mode=2), mandatory=True)
+                # Which of the two comes first is left open: they are printed by different threads.
+                line, following = sorted(process.stdout.readline().rstrip() for _ in range(2))
+                kept = dead_letters(channel, f"{script.queue or script.exchange}.dead_letters")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(TIMEOUT)
+        rest = process.stdout.read()
+    report.add(SECTION, f"{row} {code:>3}  {line}; to the dead letters, next one received")
+    assert re.fullmatch(r" \[!\] message \(no id\) rejected: .*(empty|not UTF-8|more than the 16,777,216).*", line)
+    assert "the next one" in following
+    assert kept == [body]
+    assert code == 0
+    assert "rejected" not in rest
+    assert "Traceback" not in rest
+
+
+def dead_letters(channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> list[bytes]:
+    """What is in the queue: all there is once the first has come, which may take a moment."""
+    for method, _properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=TIMEOUT):
+        assert method is not None, f"nothing in {queue} after {TIMEOUT} s"
+        bodies = [body]
+        break
+    channel.cancel()
+    while (got := channel.basic_get(queue, auto_ack=True))[0]:
+        bodies.append(got[2])
+    return bodies

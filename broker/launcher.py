@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from broker.access import mend_access
 from broker.compose import Compose, ComposeFailure
@@ -30,6 +31,7 @@ from common.management import Management, ManagementFailure
 DIRECTORY = Path(__file__).resolve().parent.parent / ".broker"
 BOOT_TIMEOUT = 60.0
 LOCK_TIMEOUT = 900.0
+PLUGINS_TIMEOUT = 15.0
 # The protocols as the management API names them, and as people do.
 PROTOCOLS = {
     "http": "management",
@@ -103,7 +105,7 @@ class Launcher:
         try:
             with Management(self.settings) as management:
                 listeners = management.overview().get("listeners", [])
-                plugins = management.nodes()[0].details.get("enabled_plugins", [])
+                plugins = _enabled_plugins(management)
         except ManagementFailure as failure:
             say(f"  management  {failure}")
             return
@@ -295,6 +297,21 @@ class Launcher:
                 yield
         except Timeout:
             raise NoBroker("another `python -m broker` has been at work for 15 minutes; end it first") from None
+
+
+def _enabled_plugins(management: Management) -> list[str]:
+    """The plugins of the node that answers; a node that has just started reports them some seconds later."""
+    retrying = Retrying(
+        stop=stop_after_delay(PLUGINS_TIMEOUT),
+        wait=wait_fixed(0.2),
+        retry=retry_if_result(lambda plugins: not plugins),
+        retry_error_callback=lambda _state: [],
+    )
+
+    def ask() -> list[str]:
+        return list(management.nodes()[0].details.get("enabled_plugins", []))
+
+    return retrying(ask)
 
 
 def _short(path: Path) -> str:

@@ -311,27 +311,29 @@ class PrivateNode:
 
     def _wait_until_ready(self, timeout: float) -> None:
         end = time.monotonic() + timeout
-        mended = False
-        while True:
+        while not self._answers():
             if not self.running:
                 raise NodeFailure(f"RabbitMQ did not start: {self._reason()}; see {self.log}")
-            try:
-                connect("broker", self.settings, deadline=0.1).close()
-            except (AccessRefused, VhostNotFound):
-                # The data is older than the settings.
-                if mended:
-                    raise
-                mended = True
-                mend_access(self.ctl, self._given)
-                continue
-            except ConnectionFailure as failure:
-                if time.monotonic() > end:
-                    text = f"RabbitMQ did not answer within {timeout:g} s: {failure}; see {self.log}"
-                    raise NodeFailure(text) from None
-            else:
-                if "rabbitmq_management" not in self.plugins or is_listening(self.address, self.ports.management):
-                    return
+            if time.monotonic() > end:
+                raise NodeFailure(f"RabbitMQ did not answer within {timeout:g} s; see {self.log}")
             time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        """Whether a client can work with it, which is later than its process, its ports and its pings answer."""
+        ports = [self.ports.amqp, *([self.ports.management] if "rabbitmq_management" in self.plugins else [])]
+        if not all(is_listening(self.address, port) for port in ports):
+            return False
+        try:
+            connect("broker", self.settings).close()
+        except (AccessRefused, VhostNotFound):
+            # Its data is older than the settings.
+            mend_access(self.ctl, self._given)
+            connect("broker", self.settings).close()
+        except ConnectionFailure as failure:
+            if not failure.transient:
+                raise
+            return False
+        return True
 
     def _reason(self) -> str:
         """The line of the start-up output that says why."""

@@ -1,0 +1,105 @@
+"""Brokers of these tests' own, beside the one that the other tests use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import pytest
+
+from broker.ports import Ports
+from broker.server import find_server
+from common.config import Address, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a shell, a URL or a configuration file would trip over.
+PASSWORD = "s3cr#t 'quoted' %41/\u00e4"
+
+
+@dataclass
+class Place:
+    """A folder and an address where ``python -m broker`` is to work."""
+
+    directory: Path
+    ports: Ports
+    user: str = "reader"
+    password: str = PASSWORD
+    vhost: str = "course/one"
+    path: list[Path] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            addresses=(Address("localhost", self.ports.amqp),),
+            user=self.user,
+            password=self.password,
+            vhost=self.vhost,
+            management_url=f"http://localhost:{self.ports.management}",
+        )
+
+    def environ(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "AMQP_"))}
+        user, password, vhost = (quote(text, safe="") for text in (self.user, self.password, self.vhost))
+        return kept | {
+            "AMQP_URL": f"amqp://{user}:{password}@localhost:{self.ports.amqp}/{vhost}",
+            "RABBITMQ_MANAGEMENT_URL": f"http://localhost:{self.ports.management}",
+            "PATH": os.pathsep.join([*map(str, self.path), kept["PATH"]]),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "broker", *arguments, "--directory", str(self.directory)],
+            cwd=ROOT,
+            env=self.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error; the password must be in neither."""
+        with self.start(*arguments) as process:
+            output, errors = process.communicate(timeout=200)
+        assert self.password not in output + errors
+        assert "Traceback" not in errors
+        return process.returncode, output, errors
+
+    def processes(self) -> list[str]:
+        """The processes that work in this folder."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(self.directory):
+                    found.append(f"{process.pid} {process.name()}")
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+@pytest.fixture(scope="session")
+def installed() -> None:
+    """Skip where the package rabbitmq-server is not installed: the brokers of these tests are private nodes."""
+    if find_server() is None:
+        pytest.skip("rabbitmq-server is not installed on this machine")
+
+
+@pytest.fixture(scope="module")
+def make_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Place]]:
+    """Makes places; what runs in them when the module ends is stopped."""
+    places: list[Place] = []
+
+    def make() -> Place:
+        places.append(Place(tmp_path_factory.mktemp("broker"), Ports.free()))
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.run("down")
+        assert place.processes() == []

@@ -1,0 +1,96 @@
+"""A private node: it starts, is lost, comes back with its messages, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+from pika import BasicProperties, DeliveryMode
+
+from broker.node import NodeFailure, PrivateNode
+from broker.ports import Ports, is_listening
+from broker.server import find_server, shared_plugins
+from common.config import Settings
+from common.connection import connect
+
+pytestmark = [pytest.mark.xdist_group("broker.node"), pytest.mark.usefixtures("installed")]
+
+
+def publish(settings: Settings, count: int) -> None:
+    with connect("test", settings) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
+        for number in range(count):
+            properties = BasicProperties(delivery_mode=DeliveryMode.Persistent)
+            channel.basic_publish("", "kept", str(number).encode(), properties, mandatory=True)
+
+
+def drain(settings: Settings) -> list[bytes]:
+    bodies = []
+    with connect("test", settings) as connection:
+        channel = connection.channel()
+        while (body := channel.basic_get("kept", auto_ack=True)[2]) is not None:
+            bodies.append(body)
+    return bodies
+
+
+def test_life_of_a_node(tmp_path: Path) -> None:
+    given = Settings(user="reader", password="s3cr#t", vhost="course")
+    with PrivateNode(tmp_path / "node", settings=given, plugins=shared_plugins()) as node:
+        assert node.settings.user == "reader"
+        publish(node.settings, 20)
+        first = node.pid
+        assert first is not None
+        family = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
+
+        listening = {
+            (connection.laddr.ip, connection.laddr.port)
+            for connection in psutil.Process(first).net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        ports = node.ports
+        assert {port for _, port in listening} == {
+            *(ports.amqp, ports.management, ports.prometheus, ports.stream, ports.mqtt, ports.stomp),
+            *(ports.web_stomp, ports.web_mqtt, ports.distribution),
+        }
+        assert {address for address, _ in listening} == {"127.0.0.1"}
+        assert set(shared_plugins()) <= set(node.ctl("list", "-m", "-e", program="rabbitmq-plugins").split())
+
+        node.kill()
+        assert not node.running
+        assert not is_listening("127.0.0.1", ports.amqp)
+        node.start()
+        assert node.pid != first
+        assert [int(body) for body in drain(node.settings)] == list(range(20))
+
+        # As another process sees it: by the folder alone.
+        again = PrivateNode(tmp_path / "node", ports, settings=given)
+        assert again.running
+        assert again.pid == node.pid
+        assert "reader" in again.ctl("list_users")
+    assert not node.running
+    assert not again.running
+    assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+    assert not any(is_listening("127.0.0.1", port) for port in (ports.amqp, ports.epmd, ports.distribution))
+
+
+def test_a_node_that_cannot_start_says_why_and_is_gone(tmp_path: Path) -> None:
+    node = PrivateNode(tmp_path / "node", configuration="no_such_key = 1", plugins=())
+    with pytest.raises(NodeFailure, match=r"did not start: .*no_such_key"):
+        node.start()
+    assert not node.running
+    assert not is_listening("127.0.0.1", node.ports.epmd)
+
+
+def test_shared_plugins_are_those_of_the_server() -> None:
+    server = find_server()
+    assert server is not None
+    assert set(shared_plugins()) <= server.plugins
+
+
+def test_free_ports_differ() -> None:
+    ports = Ports.free()
+    numbers = list(vars(ports).values())
+    assert len(set(numbers)) == len(numbers)

@@ -1,0 +1,188 @@
+"""``python -m broker`` as a reader types it, at an address of its own."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.launcher import Launcher
+from broker.packages import InstallFailure
+from common.connection import connect
+from common.errors import ExitCode
+from tests.broker.conftest import Place
+
+pytestmark = [pytest.mark.xdist_group("broker.up"), pytest.mark.usefixtures("installed")]
+
+# An engine that answers but cannot pull: what a machine behind a closed network has.
+DOCKER = """#!/bin/sh
+case "$*" in
+  info|"compose version") exit 0 ;;
+  "compose config --images") echo rabbitmq:4.3-management ;;
+  "compose pull"*) echo "failed to resolve reference: no such host" >&2; exit 18 ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def place(make_place: Callable[[], Place]) -> Place:
+    """Where a broker runs that ``up`` has started, for all tests of this module."""
+    place = make_place()
+    programs = place.directory / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(DOCKER)
+    (programs / "docker").chmod(0o755)
+    place.path.append(programs)
+    # Two at once: one of them starts it, the other waits for it.
+    racers = [place.start("up"), place.start("up")]
+    outcomes = [(*racer.communicate(timeout=200), racer.returncode) for racer in racers]
+    assert [code for _, _, code in outcomes] == [0, 0], outcomes
+    output = "".join(text for text, _, _ in outcomes)
+    assert output.count("starting a private node") == 1
+    assert output.count(f" answers at localhost:{place.ports.amqp}") == 2
+    assert "not with Docker: docker compose pull failed: failed to resolve reference: no such host" in output
+    return place
+
+
+def test_the_user_password_and_vhost_of_the_settings_work(place: Place) -> None:
+    with connect("test", place.settings) as connection:
+        assert connection.is_open
+
+
+def test_a_second_up_starts_nothing(place: Place) -> None:
+    before = place.processes()
+    code, output, errors = place.run("up")
+    assert (code, errors) == (0, "")
+    assert output.splitlines() == [f"RabbitMQ {_version(output)} answers at localhost:{place.ports.amqp}"]
+    assert place.processes() == before
+
+
+def test_status(place: Place) -> None:
+    code, output, _ = place.run("status")
+    assert code == 0
+    assert "a private node of this machine's rabbitmq-server (process " in output
+    assert f"http://localhost:{place.ports.management}\n" in output
+    assert "rabbitmq_management" in output
+    assert "rabbitmq_stream" in output
+
+
+def test_logs(place: Place) -> None:
+    code, output, _ = place.run("logs")
+    assert code == 0
+    assert "started TCP listener" in output
+
+
+def test_a_broker_that_was_there_before_is_used_and_left_alone(place: Place, tmp_path: Path) -> None:
+    visitor = replace(place, directory=tmp_path)
+    assert visitor.run("up")[0] == 0
+    code, output, _ = visitor.run("status")
+    assert code == 0
+    assert "a broker that was not started from here" in output
+    code, output, _ = visitor.run("down")
+    assert (code, output) == (0, "nothing to stop: no broker was started from here\n")
+    connect("test", place.settings).close()
+
+
+@pytest.mark.parametrize("command", ["up", "status"])
+def test_wrong_password_at_a_broker_of_others(place: Place, tmp_path: Path, command: str) -> None:
+    code, _, errors = replace(place, directory=tmp_path, password="wrong-one").run(command)
+    assert code == ExitCode.ACCESS
+    assert errors.startswith(f"error: RabbitMQ at localhost:{place.ports.amqp} refused user 'reader': wrong user name")
+    assert errors.count("\n") == 1
+
+
+def test_settings_that_changed_since_our_broker_was_made_are_made_true(place: Place) -> None:
+    changed = replace(place, user="other", password="n3w", vhost="course two")
+    assert changed.run("up")[0] == 0
+    connect("test", changed.settings).close()
+    connect("test", place.settings).close()
+
+
+def test_another_port_while_ours_runs(place: Place, make_place: Callable[[], Place]) -> None:
+    moved = replace(place, ports=make_place().ports)
+    code, _, errors = moved.run("up")
+    assert code == ExitCode.UNAVAILABLE
+    assert errors == (
+        f"error: the broker of this folder runs on port {place.ports.amqp}; stop it first: python -m broker down\n"
+    )
+
+
+def test_restart_and_down(place: Place) -> None:
+    assert place.run("restart")[0] == 0
+    code, output, _ = place.run("down")
+    assert code == 0
+    assert output.startswith("stopped the private node")
+    assert place.processes() == []
+    assert place.run("down")[:2] == (0, "nothing to stop: no broker was started from here\n")
+    code, _, errors = place.run("status")
+    assert code == ExitCode.UNAVAILABLE
+    assert errors == f"error: nothing answers at localhost:{place.ports.amqp}; start RabbitMQ with: make broker\n"
+
+
+@pytest.fixture(params=["silent", "closes", "http"])
+def foreign(request: pytest.FixtureRequest, make_place: Callable[[], Place]) -> Iterator[Place]:
+    """A place whose AMQP port is held by something that is not RabbitMQ."""
+    place = make_place()
+    if request.param == "http":
+        web = http.server.ThreadingHTTPServer(("127.0.0.1", place.ports.amqp), http.server.BaseHTTPRequestHandler)
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield place
+        web.shutdown()
+        web.server_close()
+        return
+    with socket.create_server(("127.0.0.1", place.ports.amqp)) as server:
+        if request.param == "closes":
+            threading.Thread(target=_close_all, args=(server,), daemon=True).start()
+        yield place
+
+
+def test_port_held_by_something_else(foreign: Place) -> None:
+    code, output, errors = foreign.run("up")
+    assert code == ExitCode.PROTOCOL
+    assert output == ""
+    assert errors.startswith(f"error: what answers at localhost:{foreign.ports.amqp} ")
+    assert errors.count("\n") == 1
+    assert foreign.processes() == []
+
+
+def test_management_port_held_by_something_else(make_place: Callable[[], Place]) -> None:
+    place = make_place()
+    with socket.create_server(("127.0.0.1", place.ports.management)):
+        code, _, errors = place.run("up")
+    assert code == ExitCode.CONFIG
+    assert errors == (
+        f"error: port {place.ports.management}, meant for the management UI, is used by another program; "
+        "set RABBITMQ_MANAGEMENT_URL to a free one\n"
+    )
+
+
+def test_without_any_way_there_is_advice(
+    make_place: Callable[[], Place], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = make_place()
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("broker.launcher.find_server", lambda: None)
+    with pytest.raises(InstallFailure, match="no rabbitmq-server is installed"):
+        Launcher(place.settings, place.directory).up(may_install=False)
+    output, errors = capsys.readouterr()
+    assert output == "not with Docker: Docker is not installed\n"
+    assert len(errors.splitlines()) == 2
+    assert "AMQP_URL" in errors
+
+
+def _close_all(server: socket.socket) -> None:
+    while True:
+        try:
+            server.accept()[0].close()
+        except OSError:
+            return
+
+
+def _version(output: str) -> str:
+    return output.split()[1]

@@ -2,6 +2,7 @@
 
 python publish_subscribe/receive_logs.py                          hears what is told while it runs
 python publish_subscribe/receive_logs.py --durable-name archive   misses nothing while it is away
+python publish_subscribe/receive_logs.py --durable-name archive --forget   will not come back
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
+from common.connection import connect
 from common.consumer import Outcome, consume
 from common.messages import Message
 
@@ -24,13 +26,27 @@ def name(text: str) -> str:
     return text
 
 
+def forget(name: str, settings: Settings) -> None:
+    # Otherwise the queue would collect messages for ever. Its dead letters stay: somebody may still want to see them.
+    with connect("publish_subscribe/receive_logs.py", settings) as connection:
+        deleted = connection.channel().queue_delete(topology.SUBSCRIBER + name).method
+    console.say(f" [x] Forgot {name!r}; messages that it had not read: {deleted.message_count}")
+
+
 def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--durable-name", type=name, metavar="NAME", help="keep a queue of this name while away")
     parser.add_argument(
         "--slow", type=console.seconds, default=0.0, metavar="S", help="take S seconds for each message"
     )
+    parser.add_argument("--forget", action="store_true", help="delete the queue of --durable-name instead")
     arguments = parser.parse_args()
+    settings = Settings.load()
+    if arguments.forget:
+        if not arguments.durable_name:
+            parser.error("--forget needs --durable-name")
+        forget(arguments.durable_name, settings)
+        return
 
     def declare(channel: BlockingChannel) -> str:
         if arguments.durable_name:
@@ -46,7 +62,7 @@ def main() -> None:
     def ready(_queue: str) -> None:
         console.say(" [*] Waiting for logs. To exit press CTRL+C")
 
-    consume("publish_subscribe/receive_logs.py", Settings.load(), declare, receive, on_ready=ready)
+    consume("publish_subscribe/receive_logs.py", settings, declare, receive, on_ready=ready)
 
 
 if __name__ == "__main__":

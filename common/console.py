@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -17,6 +19,12 @@ from common import messages
 from common.config import Settings
 from common.connection import explain
 from common.errors import BadMessage, ExitCode, Failure
+
+
+class OutputFailure(Failure):
+    """What we print does not reach anybody: the disk is full, for example."""
+
+    exit_code = ExitCode.OUTPUT
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,13 +65,27 @@ def seconds(text: str) -> float:
 
 
 def say(line: str) -> None:
-    """Print one line, at once even if the output is a pipe: Python would keep it in a buffer."""
-    print(printable(line), flush=True)
+    """Print one line, at once even if the output is a pipe: Python would keep it in a buffer.
+
+    Raises SystemExit if it cannot be printed. That is no Exception, so a consumer's handler that says something
+    does not take it for the message's fault: the message is given back.
+    """
+    try:
+        print(printable(line), flush=True)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`).
+        _drop_output()
+        sys.exit(0)
+    except OSError as error:
+        _drop_output()
+        _fail(OutputFailure(f"the output cannot be written: {error.strerror}"))
 
 
 def warn(line: str) -> None:
     """Print one line on standard error, for what the reader should know but did not ask for."""
-    print(f" [!] {printable(line)}", file=sys.stderr, flush=True)
+    # If even that cannot be written, there is nobody left to tell.
+    with suppress(OSError):
+        print(f" [!] {printable(line)}", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
@@ -79,6 +101,8 @@ def body_text(words: Sequence[str], default: str = "") -> str:
     Raises BadMessage if the text is empty, not UTF-8, or larger than ``messages.MAX_BODY_BYTES``.
     """
     if list(words) == ["-"]:
+        if sys.stdin is None:
+            raise BadMessage("standard input is closed; give it a text")
         # One byte more than allowed is enough to know that it is too much.
         body = sys.stdin.buffer.read(messages.MAX_BODY_BYTES + 1)
         try:
@@ -99,14 +123,16 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
     # SIGTERM is how Docker, Kubernetes and systemd stop a program: treat it as Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no é shows \xe9; it is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
-        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(0)
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`); without this, Python complains once more while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(0)
     except Failure as failure:
         _fail(failure)
@@ -116,8 +142,14 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def _fail(failure: Failure) -> NoReturn:
-    print(f"error: {printable(str(failure))}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"error: {printable(str(failure))}", file=sys.stderr, flush=True)
     sys.exit(failure.exit_code)
+
+
+def _drop_output() -> None:
+    # What could not be written is still in Python's buffer, and would make it complain once more while it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     NO_HOST = 68
     UNAVAILABLE = 69
     DECLARED_OTHERWISE = 73
+    OUTPUT = 74
     NOT_CONFIRMED = 75
     PROTOCOL = 76
     ACCESS = 77

@@ -1,0 +1,383 @@
+"""Plays a scenario with real processes, and compares what they print with what the README says.
+
+``Player`` is a generator of events, for a front end that goes step by step; ``play`` plays all of a README in a
+virtual host of its own and returns a Result.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from common.config import Settings
+from common.errors import ExitCode, Failure
+from tour.report import Mismatch, diff
+from tour.scenario import Action, AnyLines, Block, Command, Exit, Key, Output, Press, Scenario, parse
+from tour.terminal import CommandError, Process, Terminal
+from tour.vhost import environment, fresh_vhost
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN_BROKER = "TOUR_OWN_BROKER"
+# After a mismatch: seconds to wait for the lines that follow, so that the diff shows them.
+_AFTERMATH = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The blocks that follow stand under this heading."""
+
+    heading: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A command was typed."""
+
+    terminal: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A line came out of a terminal; other terminals' lines come as they happen."""
+
+    terminal: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pressed:
+    """A key was pressed."""
+
+    terminal: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command has returned, with this exit code."""
+
+    terminal: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A part that is not played, and why."""
+
+    reason: str
+
+
+Event = Section | Typed | Printed | Pressed | Ended | Skipped
+
+
+class NotHere(Failure):
+    """The scenario needs more than this broker has: one of its programs said so (exit code 79), in this line."""
+
+    exit_code = ExitCode.UNSUPPORTED
+
+
+class Player:
+    """Plays the blocks of one scenario. Use it with ``with``, or close() it: no process is left behind.
+
+    ``folder`` is where the commands run, ``environ`` their environment. ``own_broker`` says whether they may restart
+    RabbitMQ; the parts that do are skipped otherwise.
+    """
+
+    def __init__(
+        self, scenario: Scenario, environ: Mapping[str, str], *, folder: Path = ROOT, own_broker: bool = False
+    ) -> None:
+        self.scenario = scenario
+        self.environ = dict(environ)
+        self.folder = folder
+        self.own_broker = own_broker
+        self._terminals: dict[str, Terminal] = {}
+        self._processes: list[Process] = []
+        self._happenings: queue.SimpleQueue[tuple[Terminal, str | int]] = queue.SimpleQueue()
+        self.blocks = 0
+        self._heading = ""
+        self._skipped = ""
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for process in self._processes:
+            process.kill()
+
+    def events(self) -> Iterator[Event]:
+        """Play all blocks, and end. Raises Mismatch, NotHere, CommandError."""
+        for block in self.scenario.played:
+            yield from self.play(block)
+        yield from self.finish()
+
+    def play(self, block: Block) -> Iterator[Event]:
+        """Play one block; it is done when the generator is. Raises Mismatch, NotHere, CommandError.
+
+        Blocks are to be played in their order, each to its end.
+        """
+        if block.heading != self._heading:
+            self._heading = block.heading
+            yield Section(block.heading)
+        if block.own_broker and not self.own_broker:
+            if self._skipped != block.heading:
+                self._skipped = block.heading
+                yield Skipped(
+                    f"{self.scenario.source}:{block.line}: {block.heading!r} restarts RabbitMQ; it is played only "
+                    f"where that disturbs nobody ({OWN_BROKER}=1)"
+                )
+            return
+        if block.terminal is None:
+            terminal = Terminal(block.label)
+        else:
+            terminal = self._terminals.setdefault(block.terminal, Terminal(block.label))
+        yield from _Turn(self, block, terminal).play()
+        self.blocks += 1
+
+    def finish(self) -> Iterator[Event]:
+        """Press Ctrl-C wherever something still runs, and check that nothing else has happened. Raises Mismatch."""
+        for terminal in self._terminals.values():
+            assert terminal.last is not None
+            yield from _Turn(self, terminal.last, terminal).finish()
+
+    # What a turn does with its terminal
+
+    def start(self, terminal: Terminal, command: str) -> None:
+        """Run ``command`` in ``terminal``. Raises CommandError."""
+
+        def on_line(text: str) -> None:
+            self._happenings.put((terminal, text))
+
+        def on_exit(code: int) -> None:
+            self._happenings.put((terminal, code))
+
+        terminal.process = Process(command, self.environ, self.folder, on_line, on_exit)
+        self._processes.append(terminal.process)
+
+    def pump(self, seconds: float) -> Iterator[Event]:
+        """What happens next in any terminal, if it does within ``seconds``, and what has happened meanwhile."""
+        try:
+            happening = self._happenings.get(timeout=max(0.0, seconds))
+            while True:
+                yield self._note(*happening)
+                happening = self._happenings.get_nowait()
+        except queue.Empty:
+            return
+
+    def _note(self, terminal: Terminal, what: str | int) -> Event:
+        if isinstance(what, int):
+            terminal.code = what
+            return Ended(terminal.label, what)
+        terminal.printed(what)
+        return Printed(terminal.label, what)
+
+    def others(self, than: Terminal) -> list[Terminal]:
+        """The other terminals of the scenario."""
+        return [terminal for terminal in self._terminals.values() if terminal is not than]
+
+
+class _Turn:
+    """One block's turn in its terminal."""
+
+    def __init__(self, player: Player, block: Block, terminal: Terminal) -> None:
+        self.player = player
+        self.block = block
+        self.terminal = terminal
+        self.done = 0
+
+    def play(self) -> Iterator[Event]:
+        terminal = self.terminal
+        terminal.last = self.block
+        for action in self.block.actions:
+            match action:
+                case Command():
+                    yield from self.type(action)
+                case Output():
+                    yield from self.expect(action)
+                case AnyLines():
+                    terminal.anything = True
+                case Press():
+                    yield from self.press(action)
+                case Exit():
+                    yield from self.ended(action.code)
+            self.done += 1
+        open_end = isinstance(self.block.actions[-1], AnyLines)
+        if not terminal.done and (self.block.terminal is None or (terminal.pressed and not open_end)):
+            yield from self.ended(None)
+
+    def finish(self) -> Iterator[Event]:
+        """The end of the scenario in this terminal."""
+        terminal = self.terminal
+        self.done = len(self.block.actions)
+        if terminal.done:
+            return
+        yield from self.player.pump(0)
+        if terminal.code is not None and terminal.pressed is None:
+            raise self.mismatch(f"ended by itself (exit code {terminal.code})")
+        if terminal.excess:
+            raise self.mismatch("printed more than the README says")
+        if terminal.pressed is None:
+            yield from self.press(Press(self.block.line, Key.INTERRUPT))
+        yield from self.ended(None)
+
+    def type(self, command: Command) -> Iterator[Event]:
+        terminal = self.terminal
+        if terminal.process is not None and not terminal.done:
+            # The prompt must be back before anything can be typed.
+            yield from self.ended(None)
+        yield Typed(terminal.label, command.text)
+        terminal.started()
+        try:
+            self.player.start(terminal, command.text)
+        except CommandError as error:
+            raise CommandError(f"{self.where(command)}: {error}") from None
+
+    def press(self, press: Press) -> Iterator[Event]:
+        terminal = self.terminal
+        yield from self.player.pump(0)
+        if terminal.code is not None:
+            raise self.mismatch(f"ended (exit code {terminal.code}) before {press.key.value}")
+        terminal.pressed = press.key
+        yield Pressed(terminal.label, press.key)
+        assert terminal.process is not None
+        terminal.process.press(press.key)
+
+    def expect(self, output: Output) -> Iterator[Event]:
+        terminal = self.terminal
+        deadline = time.monotonic() + self.block.limit
+        while True:
+            while terminal.unread:
+                if output.matches(terminal.unread[0]):
+                    terminal.read()
+                    return
+                if not terminal.anything:
+                    yield from self.aftermath()
+                    self.check_support()
+                    raise self.mismatch("printed another line", output)
+                terminal.pass_over()
+            if terminal.code is not None:
+                self.check_support()
+                raise self.mismatch(f"ended (exit code {terminal.code}) without this line", output)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self.mismatch(f"did not print this within {self.block.limit:g} s", output)
+            yield from self.player.pump(left)
+
+    def ended(self, code: int | None) -> Iterator[Event]:
+        """Wait until the command has returned with ``code``; None means as it should."""
+        terminal = self.terminal
+        deadline = time.monotonic() + self.block.limit
+        while terminal.code is None and not terminal.excess:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                after = f" after {terminal.pressed.value}" if terminal.pressed else ""
+                raise self.mismatch(f"did not return within {self.block.limit:g} s{after}")
+            yield from self.player.pump(left)
+        yield from self.aftermath()
+        if terminal.code is not None and code is None and terminal.pressed is Key.QUIT:
+            code = terminal.code
+        wanted = code or 0
+        if terminal.code != wanted:
+            self.check_support()
+        if terminal.excess:
+            raise self.mismatch("printed more than the README says")
+        if terminal.code != wanted:
+            raise self.mismatch(f"ended with exit code {terminal.code}, not {wanted}")
+        terminal.unread.clear()
+        terminal.done = True
+
+    def aftermath(self) -> Iterator[Event]:
+        """Let the lines arrive that belong to the one that is wrong."""
+        deadline = time.monotonic() + _AFTERMATH
+        while self.terminal.code is None and (left := deadline - time.monotonic()) > 0:
+            yield from self.player.pump(left)
+
+    def check_support(self) -> None:
+        terminal = self.terminal
+        if terminal.code == ExitCode.UNSUPPORTED and terminal.lines:
+            raise NotHere(f"{self.where(None)}: {terminal.lines[-1].removeprefix('error: ')}")
+
+    def where(self, action: Action | None) -> str:
+        """The place in the README: that of ``action``, or the last one that was played."""
+        number = action.number if action else self.block.actions[max(0, self.done - 1)].number
+        return f"{self.player.scenario.source}:{number}"
+
+    def mismatch(self, what: str, output: Output | None = None) -> Mismatch:
+        source = self.player.scenario.source
+        return Mismatch(
+            self.where(output),
+            f"{what}: {output.text}" if output else what,
+            self.terminal,
+            diff(self.block, self.done, output, self.terminal, source),
+            self.player.others(self.terminal),
+        )
+
+
+@dataclass(slots=True)
+class Result:
+    """How a scenario went.
+
+    ``blocks`` is the number of blocks that were played to their end. ``failure`` is a text of several lines, empty if
+    all was as the README says. ``skipped`` are the reasons of the parts that were not played; ``unsupported`` is why
+    the scenario broke off, empty if this broker can do it all.
+    """
+
+    name: str
+    blocks: int = 0
+    failure: str = ""
+    skipped: list[str] = field(default_factory=list)
+    unsupported: str = ""
+    seconds: float = 0.0
+
+
+def play(
+    readme: Path,
+    settings: Settings,
+    *,
+    root: Path = ROOT,
+    own_broker: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> Result:
+    """Play the scenario of ``readme`` in a fresh virtual host of the broker of ``settings``.
+
+    ``on_event`` is called with each event as it happens. What the README tells wrongly is in the Result, never an
+    exception. Raises ScenarioError if the README cannot be read, a Failure if the virtual host cannot be made.
+    """
+    scenario = load(readme, root)
+    result = Result(scenario.source)
+    begin = time.monotonic()
+    with (
+        fresh_vhost(settings, f"tour.{readme.parent.name}") as own,
+        Player(scenario, environment(own), folder=root, own_broker=own_broker) as player,
+    ):
+        try:
+            for event in player.events():
+                if isinstance(event, Skipped):
+                    result.skipped.append(event.reason)
+                if on_event:
+                    on_event(event)
+        except Mismatch as mismatch:
+            result.failure = mismatch.report
+        except CommandError as error:
+            result.failure = str(error)
+        except NotHere as reason:
+            result.unsupported = str(reason)
+        result.blocks = player.blocks
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+def load(readme: Path, root: Path = ROOT) -> Scenario:
+    """The scenario of a README, named by its path below ``root``. Raises ScenarioError."""
+    source = readme.resolve().relative_to(root.resolve()).as_posix()
+    return parse(readme.read_text(encoding="utf-8"), source)

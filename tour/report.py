@@ -1,0 +1,68 @@
+"""What a README that is wrong looks like: the line, what was expected, what was seen, as a diff."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from common.errors import ExitCode, Failure
+from tour.scenario import Action, Block, Command, Output, Press, as_written
+from tour.terminal import Terminal
+
+_TAIL = 20
+
+
+class Mismatch(Failure):
+    """A README says one thing, the programs do another. ``str()`` is one line; ``report`` has the diff below it."""
+
+    exit_code = ExitCode.DATA
+
+    def __init__(
+        self, where: str, what: str, terminal: Terminal, diff: Sequence[str], others: Sequence[Terminal]
+    ) -> None:
+        super().__init__(f"{where}: {terminal.label} {what}")
+        parts = [str(self), *diff]
+        if terminal.code is not None and terminal.lines:
+            parts += [f"All that the command in {terminal.label} printed:", *_tail(terminal)]
+        for other in others:
+            if other.code is not None and not other.done and other.pressed is None:
+                # Often the cause, where the mismatch is only the effect.
+                parts += [f"Before that, {other.label} ended by itself (exit code {other.code}); it printed:"]
+                parts += _tail(other)
+        self.report = "\n".join(parts)
+
+
+def _tail(terminal: Terminal) -> list[str]:
+    lines = terminal.lines[-_TAIL:]
+    left_out = len(terminal.lines) - len(lines)
+    return [*([f"    ({left_out} lines before)"] if left_out else []), *(f"    {line}" for line in lines)]
+
+
+def diff(block: Block, played: int, missing: Output | None, terminal: Terminal, source: str) -> list[str]:
+    """A unified diff of what ``block`` says of its terminal against what was seen there.
+
+    The first ``played`` actions were as they should be. Then ``missing`` did not appear; if it is None, what is unread
+    in the terminal is too much.
+    """
+    told = [as_written(action) for action in block.actions[:played]]
+    ahead = _same_breath(block.actions[played:]) if missing else []
+    expected = told + [as_written(action) for action in ahead]
+    seen = told + terminal.passed
+    outputs = [action for action in ahead if isinstance(action, Output)]
+    for line in terminal.unread:
+        # A line that is expected further down is shown as the README writes it: it is not what is wrong.
+        match = next((output for output in outputs if output.matches(line)), None)
+        if match:
+            del outputs[: outputs.index(match) + 1]
+        seen.append(match.text if match else line)
+    return list(
+        difflib.unified_diff(
+            expected, seen, f"{source}:{block.line} (expected)", f"{terminal.label} (seen)", lineterm="", n=1000
+        )
+    )
+
+
+def _same_breath(actions: Sequence[Action]) -> list[Action]:
+    """The lines up to the next that the reader has a hand in: what lies behind it cannot have happened yet."""
+    hand = next((place for place, action in enumerate(actions) if isinstance(action, (Command, Press))), len(actions))
+    return list(actions[:hand])

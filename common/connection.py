@@ -9,7 +9,7 @@ from typing import Any
 
 import pika
 from pika import exceptions, spec
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from common.config import Settings, SettingsError
@@ -88,6 +88,9 @@ class Connection(pika.BlockingConnection):
         super().__init__(parameters)
         credentials = parameters.credentials
         self.server_properties: dict[str, Any] = getattr(credentials, "server_properties", {})
+
+    def __enter__(self) -> Connection:
+        return self
 
 
 class _Credentials(pika.PlainCredentials):
@@ -185,11 +188,23 @@ def explain(error: BaseException, settings: Settings) -> Failure:
     if isinstance(error, Failure):
         return error
     where = ", ".join(map(str, settings.addresses))
-    if isinstance(error, exceptions.AMQPConnectionError) and not isinstance(error, exceptions.ConnectionClosed):
-        # pika wraps the socket's error into the arguments of its own.
-        inner = next((item for item in error.args if isinstance(item, AMQPConnectorException)), None)
-        error = getattr(inner, "exception", error)
+    error = _innermost(error)
     return _explain_socket(error, where) or _explain_amqp(error, where, settings)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What pika wrapped: in the arguments of its own error, in a list of attempts, in the phase of an attempt."""
+    while True:
+        inner: object = None
+        if isinstance(error, AMQPConnectionWorkflowFailed):
+            inner = error.exceptions[-1]
+        elif isinstance(error, AMQPConnectorException):
+            inner = getattr(error, "exception", None)
+        elif isinstance(error, exceptions.AMQPConnectionError) and not isinstance(error, exceptions.ConnectionClosed):
+            inner = next((item for item in error.args if isinstance(item, AMQPConnectorException)), None)
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
 
 
 def _explain_socket(error: BaseException, where: str) -> ConnectionFailure | None:

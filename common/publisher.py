@@ -90,7 +90,7 @@ class DeliveryError(Failure):
 
 
 class PublisherClosed(Failure):
-    """The publisher was closed, gave up reconnecting, or belongs to another process."""
+    """The publisher was closed before, or belongs to the process that this one was forked from."""
 
 
 class Confirmation:
@@ -251,7 +251,7 @@ class Publisher:
 
         Without ``properties`` the message is persistent and has no other. Not ``mandatory``: a message that no
         queue takes is dropped, and confirmed. Raises BadMessage for what AMQP or RabbitMQ cannot carry,
-        NotConfirmed if there was no room in time (the message was not sent), PublisherClosed.
+        NotConfirmed if there was no room in time or no way to reconnect (the message was not sent), PublisherClosed.
         """
         encoded = self._default_properties if properties is None else _Encoded(properties)
         _check(exchange, routing_key, body)
@@ -324,8 +324,10 @@ class Publisher:
 
     def _wait_for_room(self, message: Confirmation) -> None:
         def usable() -> bool:
-            if self._closed or self._ended:
-                raise PublisherClosed(f"{message} was not sent: {self._ended or 'the publisher is closed'}")
+            if self._closed:
+                raise PublisherClosed(f"{message} was not sent: the publisher is closed")
+            if self._ended:
+                raise NotConfirmed(message, f"was not sent: {self._ended}")
             return (
                 not self._blocked
                 and len(self._pending) < self._window

@@ -1,0 +1,612 @@
+"""consume() against a real broker: outcomes, recovery, stopping; every message is counted."""
+
+from __future__ import annotations
+
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+
+from common import messages
+from common.config import Settings
+from common.connection import BrokerUnavailable, ChannelFailure, DeclaredOtherwise, VhostNotFound, connect
+from common.consumer import Outcome, consume
+from common.errors import BadMessage
+from common.management import Management
+from common.messages import Message
+from common.publisher import Publisher
+from tests.support.proxy import Proxy
+
+QUEUE = "tasks"
+DEAD_LETTERS = "tasks.dead_letters"
+LIMIT = 30.0
+"""Seconds to wait for what must happen; on a free machine all of it happens within one."""
+
+Value = TypeVar("Value")
+Handler = Callable[[Message], Outcome]
+
+
+def declare(channel: BlockingChannel) -> str:
+    channel.queue_declare(DEAD_LETTERS, durable=True)
+    channel.queue_declare(
+        QUEUE,
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 3,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": DEAD_LETTERS,
+        },
+    )
+    return QUEUE
+
+
+def eventually(ask: Callable[[], Value], *, seconds: float = LIMIT) -> Value:
+    deadline = time.monotonic() + seconds
+    while not (value := ask()):
+        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
+        time.sleep(0.05)
+    return value
+
+
+def fill(settings: Settings, bodies: Sequence[str]) -> None:
+    """Put messages on the queue; each has its body as its message id, too."""
+    with Publisher("tests", settings, declare=declare) as publisher:
+        for body in bodies:
+            publisher.publish("", QUEUE, body.encode(), messages.properties(message_id=body))
+
+
+def depth(settings: Settings, queue: str = QUEUE) -> int:
+    """The number of messages that wait, without those that a consumer holds."""
+    with connect("tests", settings) as connection:
+        return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
+
+
+def drain(settings: Settings, queue: str, count: int) -> list[str]:
+    """Take ``count`` messages, and see that no more are left."""
+    with connect("tests", settings) as connection:
+        channel = connection.channel()
+
+        def take() -> str | None:
+            method, _properties, body = channel.basic_get(queue, auto_ack=True)
+            return body.decode() if method else None
+
+        taken = [eventually(take) for _ in range(count)]
+        assert take() is None
+    return [body for body in taken if body]
+
+
+class Running:
+    """A consumer on a thread of its own."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        self.ready: list[str] = []
+        self.future: Future[None]
+
+    def end(self, seconds: float = LIMIT) -> None:
+        """Stop it, wait for it, and raise what it raised."""
+        self.stop.set()
+        self.future.result(seconds)
+
+    def began(self, times: int) -> bool:
+        return len(self.ready) >= times
+
+
+@contextmanager
+def consuming(
+    settings: Settings, handler: Handler, declaring: Callable[[BlockingChannel], str] = declare, **options: Any
+) -> Iterator[Running]:
+    running = Running(threading.Event())
+    with ThreadPoolExecutor(1) as pool:
+        running.future = pool.submit(
+            consume, "tests", settings, declaring, handler, on_ready=running.ready.append, stop=running.stop, **options
+        )
+        try:
+            eventually(lambda: running.ready or running.future.done())
+            yield running
+            running.end()
+        finally:
+            running.stop.set()
+
+
+class Gate:
+    """A handler that holds every message until it is opened."""
+
+    def __init__(self) -> None:
+        self.began: list[Message] = []
+        self.done: list[Message] = []
+        self.opened = threading.Event()
+
+    def __call__(self, message: Message) -> Outcome:
+        self.began.append(message)
+        assert self.opened.wait(LIMIT)
+        self.done.append(message)
+        return Outcome.ACK
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+# What becomes of messages
+
+
+def test_every_message_once_and_in_order(settings: Settings) -> None:
+    fill(settings, numbers(2000))
+    seen: list[str] = []
+    threads = set()
+
+    def handler(message: Message) -> Outcome:
+        threads.add(threading.current_thread())
+        seen.append(message.text())
+        return Outcome.ACK
+
+    with consuming(settings, handler):
+        eventually(lambda: len(seen) >= 2000)
+    assert seen == numbers(2000)
+    assert len(threads) == 1
+    assert drain(settings, QUEUE, 0) == []
+
+
+def test_several_threads_work_at_the_same_time_and_every_message_is_handled_once(settings: Settings) -> None:
+    fill(settings, numbers(2000))
+    seen: list[str] = []
+    together = threading.Barrier(4)
+
+    def handler(message: Message) -> Outcome:
+        if message.text() in numbers(4):
+            together.wait(LIMIT)
+        seen.append(message.text())
+        return Outcome.ACK
+
+    with consuming(settings, handler, threads=4):
+        eventually(lambda: len(seen) >= 2000)
+    assert not together.broken
+    assert Counter(seen) == Counter(numbers(2000))
+    assert drain(settings, QUEUE, 0) == []
+
+
+def test_a_slow_message_does_not_hold_up_the_acknowledgement_of_others(settings: Settings) -> None:
+    fill(settings, ["slow", *numbers(30)])
+    seen: list[str] = []
+    rest_done = threading.Event()
+
+    def handler(message: Message) -> Outcome:
+        if message.text() == "slow":
+            assert rest_done.wait(LIMIT)
+        seen.append(message.text())
+        if len(seen) == 30:
+            rest_done.set()
+        return Outcome.ACK
+
+    with consuming(settings, handler, threads=2, prefetch=4):
+        eventually(lambda: len(seen) == 31)
+    assert seen == [*numbers(30), "slow"]
+    assert drain(settings, QUEUE, 0) == []
+
+
+def test_holds_no_more_than_the_prefetch(settings: Settings) -> None:
+    fill(settings, numbers(10))
+    gate = Gate()
+    with consuming(settings, gate, prefetch=3):
+        eventually(lambda: depth(settings) == 7)
+        assert len(gate.began) == 1
+        gate.opened.set()
+        eventually(lambda: len(gate.done) == 10)
+
+
+@pytest.mark.parametrize("bounds", [{"prefetch": 0}, {"threads": 0}])
+def test_no_bound_is_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        consume("tests", Settings(), declare, lambda _message: Outcome.ACK, **bounds)  # type: ignore[arg-type]
+
+
+def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fast ones and refused ones mixed, so that a multiple acknowledgement could swallow what it must not."""
+
+    def handler(message: Message) -> Outcome:
+        seen.append(message.text())
+        number = int(message.text())
+        if number % 10 == 3:
+            return Outcome.REJECT
+        if number % 10 == 5:
+            raise BadMessage("the body has\ntwo lines")
+        if number % 10 == 6:
+            raise KeyError(number)
+        if number % 10 == 7:
+            return None  # type: ignore[return-value]
+        if number % 10 == 9 and not message.redelivered:
+            return Outcome.REQUEUE
+        return Outcome.ACK
+
+    seen: list[str] = []
+    fill(settings, numbers(100))
+    with consuming(settings, handler):
+        eventually(lambda: len(seen) >= 110)
+    assert Counter(seen) == Counter(numbers(100) + numbers(100)[9::10])
+    rejected = [number for number in numbers(100) if number[-1] in "3567"]
+    assert sorted(drain(settings, DEAD_LETTERS, 40)) == sorted(rejected)
+    assert drain(settings, QUEUE, 0) == []
+    told = capsys.readouterr().err.splitlines()
+    # A handler that says REJECT knows why; the others are told, one line each.
+    assert sorted(told) == sorted(
+        f" [!] message {number} rejected: {why}"
+        for number in rejected
+        for last, why in (
+            ("5", "the body has\\ntwo lines"),
+            ("6", f"KeyError: {number}"),
+            ("7", "the handler returned None instead of an Outcome"),
+        )
+        if number[-1] == last
+    )
+
+
+def test_leaving_the_program_in_a_handler_gives_the_message_back(settings: Settings) -> None:
+    fill(settings, ["first", "second"])
+
+    def handler(_message: Message) -> Outcome:
+        sys.exit(3)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(consume, "tests", settings, declare, handler)
+        with pytest.raises(SystemExit, match="3"):
+            future.result(LIMIT)
+    assert sorted(drain(settings, QUEUE, 2)) == ["first", "second"]
+
+
+class Unreadable(pika.BasicProperties):
+    """What other clients can send: a header with a timestamp in milliseconds. datetime has no such year, so pika
+    gives up the connection each time that the message is delivered."""
+
+    def encode(self) -> list[bytes]:
+        table = b"\x04when" + b"T" + struct.pack(">Q", 1_700_000_000_000)
+        return [struct.pack(">H", pika.BasicProperties.FLAG_HEADERS), struct.pack(">I", len(table)), table]
+
+
+def test_a_message_that_pika_cannot_read_is_stopped_by_the_delivery_limit(settings: Settings) -> None:
+    seen: list[str] = []
+
+    def handler(message: Message) -> Outcome:
+        seen.append(message.text())
+        return Outcome.ACK
+
+    with consuming(settings, handler):
+        with connect("tests", settings) as connection:
+            connection.channel().basic_publish("", QUEUE, b"unreadable", Unreadable())
+        eventually(lambda: depth(settings, DEAD_LETTERS) == 1)
+        fill(settings, ["good"])
+        eventually(lambda: seen)
+    assert seen == ["good"]
+    assert depth(settings) == 0
+
+
+# Heartbeats
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_heartbeats_go_on_while_a_handler_works(
+    settings: Settings, stopping: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(settings, ["long"])
+    began = threading.Event()
+    seen: list[str] = []
+
+    def handler(message: Message) -> Outcome:
+        began.set()
+        end = time.monotonic() + 5
+        while time.monotonic() < end:  # busy on purpose: it must not keep the I/O thread from its work either
+            pass
+        seen.append(message.text())
+        return Outcome.ACK
+
+    with consuming(replace(settings, heartbeat=1), handler) as running:
+        assert began.wait(LIMIT)
+        if stopping:
+            running.end()
+        eventually(lambda: seen)
+    assert seen == ["long"]
+    assert len(running.ready) == 1
+    assert capsys.readouterr().err == ""
+    assert drain(settings, QUEUE, 0) == []
+
+
+# Recovery
+
+
+def test_a_connection_closed_by_an_operator_is_replaced(
+    settings: Settings, management: Management, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(settings, numbers(5))
+    gate = Gate()
+    with consuming(settings, gate, prefetch=3) as running:
+        eventually(lambda: gate.began)
+        [connection] = eventually(lambda: [found for found in management.connections() if found.label == "tests"])
+        management.close_connection(connection.name, "a test")
+        eventually(lambda: running.began(2))
+        gate.opened.set()
+        eventually(lambda: len(gate.done) >= 6)
+    # The one in hand was not acknowledged any more, so it came again; no other did.
+    assert Counter(message.text() for message in gate.done) == Counter([*numbers(5), gate.began[0].text()])
+    assert drain(settings, QUEUE, 0) == []
+    [line] = capsys.readouterr().err.splitlines()
+    assert "a test" in line
+    assert line.endswith("; connecting again")
+
+
+@pytest.mark.parametrize("result", ["ack", "reject"])
+def test_what_was_in_hand_when_the_connection_broke_is_not_settled_on_the_new_one(
+    settings: Settings, result: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(settings, ["one", "two"])
+    gate = Gate()
+
+    def handler(message: Message) -> Outcome:
+        gate(message)
+        if len(gate.done) == 1 and result == "reject":
+            raise BadMessage("told only if it is true")
+        return Outcome.ACK
+
+    with Proxy(settings.addresses[0]) as proxy:
+        through = replace(settings, addresses=(proxy.address,))
+        with consuming(through, handler, prefetch=1) as running:
+            eventually(lambda: gate.began)
+            proxy.cut()
+            eventually(lambda: running.began(2))
+            # The same delivery tag is outstanding on both channels now.
+            gate.opened.set()
+            eventually(lambda: len(gate.done) == 3)
+        # An acknowledgement too many would have closed the channel: 406, unknown delivery tag.
+        assert len(running.ready) == 2
+    assert sorted(message.text() for message in gate.done) == ["one", "one", "two"]
+    assert drain(settings, QUEUE, 0) == []
+    assert drain(settings, DEAD_LETTERS, 0) == []
+    assert "told only" not in capsys.readouterr().err
+
+
+def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str] = []
+    channels: list[BlockingChannel] = []
+
+    def declaring(channel: BlockingChannel) -> str:
+        channels.append(channel)
+        return declare(channel)
+
+    def handler(message: Message) -> Outcome:
+        seen.append(message.text())
+        return Outcome.ACK
+
+    with consuming(settings, handler, declaring) as running:
+        channels[0].connection.add_callback_threadsafe(lambda: channels[0].basic_ack(99))
+        eventually(lambda: running.began(2))
+        fill(settings, ["after"])
+        eventually(lambda: seen)
+    assert seen == ["after"]
+    [line] = capsys.readouterr().err.splitlines()
+    assert "unknown delivery tag 99" in line
+
+
+def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str] = []
+
+    def handler(message: Message) -> Outcome:
+        seen.append(message.text())
+        return Outcome.ACK
+
+    with consuming(settings, handler) as running:
+        with connect("tests", settings) as connection:
+            connection.channel().queue_delete(QUEUE)
+        eventually(lambda: running.began(2))
+        fill(settings, ["after"])
+        eventually(lambda: seen)
+    assert seen == ["after"]
+    [line] = capsys.readouterr().err.splitlines()
+    assert "cancelled the consumer of queue 'tasks'" in line
+
+
+def test_an_exclusive_queue_that_the_broker_still_gives_to_the_lost_connection(settings: Settings) -> None:
+    seen: list[str] = []
+
+    def exclusive(channel: BlockingChannel) -> str:
+        return str(channel.queue_declare("mine", exclusive=True).method.queue)
+
+    def handler(message: Message) -> Outcome:
+        seen.append(message.text())
+        return Outcome.ACK
+
+    def again(channel: BlockingChannel) -> str:
+        tries.append(channel)
+        return exclusive(channel)
+
+    def takes_it(connection: pika.BlockingConnection) -> bool:
+        try:
+            exclusive(connection.channel())
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
+        return True
+
+    tries: list[BlockingChannel] = []
+    with Proxy(settings.addresses[0]) as proxy:
+        through = replace(settings, addresses=(proxy.address,))
+        with consuming(through, handler, again) as running:
+            # Somebody else holds the queue when the consumer is back: as a connection does that has not been missed.
+            proxy.refuse()
+            proxy.cut()
+            with connect("other", settings) as other:
+                eventually(lambda: takes_it(other))
+                proxy.accept()
+                with pytest.raises(ChannelFailure, match="RESOURCE_LOCKED"):
+                    consume("first", settings, exclusive, handler)
+                eventually(lambda: len(tries) > 3)
+                assert len(running.ready) == 1
+            eventually(lambda: running.began(2))
+            with connect("tests", settings) as connection:
+                connection.channel().basic_publish("", "mine", b"after")
+            eventually(lambda: seen)
+    assert seen == ["after"]
+
+
+def test_the_time_to_come_back_is_bounded(settings: Settings) -> None:
+    with Proxy(settings.addresses[0]) as proxy:
+        through = replace(settings, addresses=(proxy.address,), reconnect_timeout=0.5)
+        with consuming(through, lambda _message: Outcome.ACK) as running:
+            proxy.refuse()
+            proxy.cut()
+            with pytest.raises(BrokerUnavailable, match="nothing answers"):
+                running.future.result(LIMIT)
+            running.future = Future()
+            running.future.set_result(None)
+
+
+def test_a_queue_declared_otherwise_is_not_tried_again(settings: Settings) -> None:
+    with connect("tests", settings) as connection:
+        connection.channel().queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "classic"})
+    patient = replace(settings, connect_timeout=600)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(consume, "tests", patient, declare, lambda _message: Outcome.ACK)
+        with pytest.raises(DeclaredOtherwise, match="tasks"):
+            future.result(LIMIT)
+
+
+def test_a_missing_virtual_host_is_not_tried_again(settings: Settings) -> None:
+    patient = replace(settings, vhost="nowhere", connect_timeout=600)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(consume, "tests", patient, declare, lambda _message: Outcome.ACK)
+        with pytest.raises(VhostNotFound, match="nowhere"):
+            future.result(LIMIT)
+
+
+# Stopping
+
+
+def test_stops_at_once_when_idle(settings: Settings) -> None:
+    with consuming(settings, lambda _message: Outcome.ACK) as running:
+        began = time.monotonic()
+        running.end()
+        assert time.monotonic() - began < 2
+
+
+def test_stops_at_once_while_the_broker_is_away(settings: Settings) -> None:
+    with Proxy(settings.addresses[0]) as proxy:
+        through = replace(settings, addresses=(proxy.address,))
+        with consuming(through, lambda _message: Outcome.ACK) as running:
+            proxy.refuse()
+            proxy.cut()
+            eventually(lambda: not proxy.connections)
+            began = time.monotonic()
+            running.end()
+            assert time.monotonic() - began < 2
+
+
+def test_a_stop_that_came_before_leaves_everything_on_the_queue(settings: Settings) -> None:
+    fill(settings, numbers(3))
+    stop = threading.Event()
+    stop.set()
+    consume("tests", settings, declare, Gate(), stop=stop)
+    assert drain(settings, QUEUE, 3) == numbers(3)
+
+
+def test_a_handler_that_does_not_end_is_left_after_the_grace(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(settings, ["endless"])
+    gate = Gate()
+    with consuming(settings, gate, grace=0.3) as running:
+        eventually(lambda: gate.began)
+        running.end()
+        assert drain(settings, QUEUE, 1) == ["endless"]
+        gate.opened.set()
+    [line] = capsys.readouterr().err.splitlines()
+    assert "1 not finished after 0.3 s" in line
+
+
+def test_the_signal_handlers_are_those_from_before_again(settings: Settings) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    during: list[Any] = []
+    stop = threading.Event()
+
+    def ready(_queue: str) -> None:
+        during.extend(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+        stop.set()
+
+    consume("tests", settings, declare, Gate(), on_ready=ready, stop=stop)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert not set(during) & set(before)
+
+
+PROGRAM = """
+import sys
+from common import console
+from common.config import Settings
+from common.consumer import Outcome, consume
+from tests.common.test_consumer import declare
+
+def handler(message):
+    console.say(f"began {message.text()}")
+    sys.stdin.readline()
+    console.say(f"done {message.text()}")
+    return Outcome.ACK
+
+console.run(lambda: consume("program", Settings.load(), declare, handler, prefetch=5))
+"""
+
+
+@pytest.fixture
+def program(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that says when it begins a message, and waits for a line before it ends it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=environ,
+        cwd=Path(__file__).parents[2],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_is_in_hand_and_leaves_the_rest(
+    settings: Settings, program: subprocess.Popen[str], signum: signal.Signals
+) -> None:
+    fill(settings, numbers(10))
+    assert program.stdin
+    assert program.stdout
+    assert program.stdout.readline() == "began 0\n"
+    eventually(lambda: depth(settings) == 5)  # the others are prefetched
+    program.send_signal(signum)
+    # Given back before the one in hand is done, for other workers to take.
+    eventually(lambda: depth(settings) == 9)
+    assert program.poll() is None
+    output, errors = program.communicate("\n", timeout=LIMIT)
+    assert (output, errors, program.returncode) == ("done 0\n", "", 0)
+    assert sorted(drain(settings, QUEUE, 9)) == numbers(10)[1:]
+
+
+def test_a_second_signal_leaves_at_once(settings: Settings, program: subprocess.Popen[str]) -> None:
+    fill(settings, numbers(3))
+    assert program.stdout
+    assert program.stdout.readline() == "began 0\n"
+    program.send_signal(signal.SIGINT)
+    eventually(lambda: depth(settings) == 2)
+    program.send_signal(signal.SIGINT)
+    program.wait(LIMIT)
+    assert program.stdout.read() == ""
+    assert program.stderr
+    assert program.stderr.read() == ""
+    assert sorted(drain(settings, QUEUE, 3)) == numbers(3)

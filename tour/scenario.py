@@ -179,8 +179,9 @@ def _walk(markdown: str) -> Iterator[tuple[Token, str]]:
 
 
 def plain(children: Sequence[Token]) -> str:
-    """The text of inline Markdown without its marks, in one line."""
-    words = ("".join(" " if "break" in child.type else child.content for child in children)).split()
+    """The text of inline Markdown without its marks and pictures, in one line."""
+    texts = (" " if "break" in child.type else child.content for child in children if child.type != "image")
+    words = "".join(texts).split()
     return " ".join(words)
 
 
@@ -244,11 +245,14 @@ class _BlockReader:
         lines = enumerate(self.text.splitlines(), self.line + 1)
         for number, raw in lines:
             text = raw.rstrip()
+            if text == "$":
+                raise self.error(number, "nothing is typed")
             if text.startswith("$ "):
                 command = text[2:]
                 while command.endswith("\\"):
                     _, more = next(lines, (number, ""))
-                    command = f"{command[:-1].rstrip()} {more.strip().removeprefix('> ')}".rstrip()
+                    rest = re.sub("^ *>? *", "", more).rstrip()
+                    command = f"{command[:-1].rstrip()} {rest}".rstrip()
                 yield Command(number, command)
             elif text in ("^C", "^\\"):
                 yield Press(number, Key(text))

@@ -415,8 +415,10 @@ def test_what_cannot_be_sent_is_refused_at_once(settings: Settings, channel: Blo
             publisher.publish("amq.topic", "k" * 256, b"x")
         with pytest.raises(BadMessage, match="routing key has 300 bytes"):
             publisher.publish("amq.topic", "€" * 100, b"x")
-        with pytest.raises(BadMessage, match="exchange's name"):
+        with pytest.raises(BadMessage, match="name of the exchange"):
             publisher.publish("e" * 256, "key", b"x")
+        with pytest.raises(BadMessage, match="not valid UTF-8"):
+            publisher.publish("amq.topic", "\udcff", b"x")
         with pytest.raises(BadMessage, match="properties"):
             publisher.publish("", QUEUE, b"x", messages.properties(headers={"what": object()}))
         with pytest.raises(BadMessage, match="properties"):

@@ -209,7 +209,7 @@ class _Turn:
                 case Press():
                     yield from self.press(action)
                 case Exit():
-                    yield from self.ended(action.code)
+                    yield from self.ended(action)
             self.done += 1
         open_end = isinstance(self.block.actions[-1], AnyLines)
         if not terminal.done and (self.block.terminal is None or (terminal.pressed and not open_end)):
@@ -273,8 +273,8 @@ class _Turn:
                 raise self.mismatch(f"did not print this within {self.block.limit:g} s", output)
             yield from self.player.pump(left)
 
-    def ended(self, code: int | None) -> Iterator[Event]:
-        """Wait until the command has returned with ``code``; None means as it should."""
+    def ended(self, told: Exit | None) -> Iterator[Event]:
+        """Wait until the command has returned as the README has ``told``, or as it should if it does not say."""
         terminal = self.terminal
         deadline = time.monotonic() + self.block.limit
         while terminal.code is None and not terminal.excess:
@@ -284,15 +284,15 @@ class _Turn:
                 raise self.mismatch(f"did not return within {self.block.limit:g} s{after}")
             yield from self.player.pump(left)
         yield from self.aftermath()
-        if terminal.code is not None and code is None and terminal.pressed is Key.QUIT:
-            code = terminal.code
-        wanted = code or 0
-        if terminal.code != wanted:
+        wanted = told.code if told else 0
+        # Ctrl-\ kills: which code that is does not matter.
+        fits = terminal.code == wanted or (told is None and terminal.pressed is Key.QUIT)
+        if not fits:
             self.check_support()
         if terminal.excess:
             raise self.mismatch("printed more than the README says")
-        if terminal.code != wanted:
-            raise self.mismatch(f"ended with exit code {terminal.code}, not {wanted}")
+        if not fits:
+            raise self.mismatch(f"ended with exit code {terminal.code}, not {wanted}", told)
         terminal.unread.clear()
         terminal.done = True
 
@@ -312,13 +312,13 @@ class _Turn:
         number = action.number if action else self.block.actions[max(0, self.done - 1)].number
         return f"{self.player.scenario.source}:{number}"
 
-    def mismatch(self, what: str, output: Output | None = None) -> Mismatch:
+    def mismatch(self, what: str, action: Output | Exit | None = None) -> Mismatch:
         source = self.player.scenario.source
         return Mismatch(
-            self.where(output),
-            f"{what}: {output.text}" if output else what,
+            self.where(action),
+            f"{what}: {action.text}" if isinstance(action, Output) else what,
             self.terminal,
-            diff(self.block, self.done, output, self.terminal, source),
+            diff(self.block, self.done, self.terminal, source),
             self.player.others(self.terminal),
         )
 

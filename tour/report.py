@@ -38,14 +38,13 @@ def _tail(terminal: Terminal) -> list[str]:
     return [*([f"    ({left_out} lines before)"] if left_out else []), *(f"    {line}" for line in lines)]
 
 
-def diff(block: Block, played: int, missing: Output | None, terminal: Terminal, source: str) -> list[str]:
+def diff(block: Block, played: int, terminal: Terminal, source: str) -> list[str]:
     """A unified diff of what ``block`` says of its terminal against what was seen there.
 
-    The first ``played`` actions were as they should be. Then ``missing`` did not appear; if it is None, what is unread
-    in the terminal is too much.
+    The first ``played`` actions were as they should be, the next was not.
     """
     told = [as_written(action) for action in block.actions[:played]]
-    ahead = _same_breath(block.actions[played:]) if missing else []
+    ahead = _same_breath(block.actions[played:])
     expected = told + [as_written(action) for action in ahead]
     seen = told + terminal.passed
     outputs = [action for action in ahead if isinstance(action, Output)]
@@ -55,6 +54,8 @@ def diff(block: Block, played: int, missing: Output | None, terminal: Terminal, 
         if match:
             del outputs[: outputs.index(match) + 1]
         seen.append(match.text if match else line)
+    if terminal.code:
+        seen.append(f"(exit code {terminal.code})")
     return list(
         difflib.unified_diff(
             expected, seen, f"{source}:{block.line} (expected)", f"{terminal.label} (seen)", lineterm="", n=1000

@@ -180,15 +180,30 @@ def test_the_root_has_the_commands_and_a_picture_of_the_model() -> None:
     assert fences(section(readme, "How RabbitMQ works"), "mermaid")
 
 
-def test_every_example_is_shown_by_a_feature_or_use() -> None:
-    shown = {
-        str(child.attrs["href"]).strip("/")
-        for token in section(ROOT / "README.md", "What RabbitMQ is good for")
-        for child in token.children or []
-        if child.type == "link_open"
-    }
-    core = {name for name in EXAMPLE_NAMES if "/" not in name}
-    assert core <= shown
+def test_every_setting_is_in_the_example_file_and_no_other_is_named() -> None:
+    def settings(text: str) -> set[str]:
+        return set(re.findall(r"\b(?:RABBITMQ_[A-Z_]+|AMQP_URL)\b", text))
+
+    known = settings((ROOT / ".env.example").read_text(encoding="utf-8"))
+    # What Compose is given (${NAME:-default}), not what it sets in the container.
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    used = settings(" ".join(re.findall(r"\$\{(\w+)", compose)))
+    used |= settings((ROOT / "common" / "config.py").read_text(encoding="utf-8"))
+    assert used == known
+    for path in FILES:
+        assert settings(path.read_text(encoding="utf-8")) <= known, path
+
+
+def test_every_feature_and_use_points_at_what_shows_it() -> None:
+    rows: list[bool] = []
+    for token in section(ROOT / "README.md", "What RabbitMQ is good for"):
+        if token.type == "tr_open":
+            rows.append(False)
+        if any(child.type == "link_open" for child in token.children or []) and rows:
+            rows[-1] = True
+    # Two tables, with a row of titles each.
+    assert rows.count(False) == 2
+    assert rows.count(True) >= 13
 
 
 @pytest.mark.parametrize("path", EXAMPLE_READMES, ids=EXAMPLE_NAMES)

@@ -75,6 +75,18 @@ class DeclaredOtherwise(ConnectionFailure):
     exit_code = ExitCode.DECLARED_OTHERWISE
 
 
+class NotRouted(ConnectionFailure):
+    """A mandatory message was returned: no queue is bound for it."""
+
+    exit_code = ExitCode.UNROUTABLE
+
+
+class NotTaken(ConnectionFailure):
+    """A message was nacked: its queue is full, or failed to store it."""
+
+    exit_code = ExitCode.NOT_CONFIRMED
+
+
 class ChannelFailure(ConnectionFailure):
     """The broker closed the channel or the connection for another reason, which the text quotes."""
 
@@ -230,6 +242,12 @@ def _explain_socket(error: BaseException, where: str) -> ConnectionFailure | Non
 def _explain_amqp(error: BaseException, where: str, settings: Settings) -> ConnectionFailure:  # noqa: PLR0911
     text = str(error)
     match error:
+        case exceptions.UnroutableError():
+            return NotRouted(f"RabbitMQ at {where} returned the message: no queue is bound for it; start its consumer")
+        case exceptions.NackError():
+            return NotTaken(
+                f"RabbitMQ at {where} did not take the message: its queue is full, perhaps; try again later"
+            )
         # pika guesses them from the moment at which a connection ended; only a broker that says so has refused.
         case exceptions.ProbableAuthenticationError() | exceptions.ProbableAccessDeniedError() if (
             "ConnectionClosedByBroker" not in text
@@ -266,9 +284,9 @@ def _explain_close(code: int, text: str, where: str) -> ConnectionFailure:
     mismatch = re.search(r"inequivalent arg '([^']+)' for (\w+) '([^']*)'", text)
     if code == 406 and mismatch:
         argument, kind, name = mismatch.groups()
+        cost = " (its messages go too)" if kind == "queue" else ""
         return DeclaredOtherwise(
-            f"{kind} {name!r} exists with another {argument!r}; delete it (its messages go too) "
-            f"or use another name ({text})"
+            f"{kind} {name!r} exists with another {argument!r}; delete it{cost} or use another name ({text})"
         )
     if code == 403:
         return AccessRefused(f"RabbitMQ at {where} refused: {text}")

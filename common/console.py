@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from pika.exceptions import AMQPError
 
@@ -71,7 +71,7 @@ def say(line: str) -> None:
     does not take it for the message's fault: the message is given back.
     """
     try:
-        print(printable(line), flush=True)
+        _write(sys.stdout, printable(line))
     except BrokenPipeError:
         # The reader of our output has gone (`| head`).
         _drop_output()
@@ -85,7 +85,14 @@ def warn(line: str) -> None:
     """Print one line on standard error, for what the reader should know but did not ask for."""
     # If even that cannot be written, there is nobody left to tell.
     with suppress(OSError):
-        print(f" [!] {printable(line)}", file=sys.stderr, flush=True)
+        _write(sys.stderr, f" [!] {printable(line)}")
+
+
+def _write(stream: TextIO | None, line: str) -> None:
+    # The line and its end in one go: print() writes them apart, and another thread's line may come in between.
+    if stream is not None:  # it was not closed when the script began
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 def printable(text: str) -> str:
@@ -143,7 +150,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def _fail(failure: Failure) -> NoReturn:
     with suppress(OSError):
-        print(f"error: {printable(str(failure))}", file=sys.stderr, flush=True)
+        _write(sys.stderr, f"error: {printable(str(failure))}")
     sys.exit(failure.exit_code)
 
 

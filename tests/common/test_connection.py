@@ -257,6 +257,17 @@ def test_an_exchange_declared_otherwise_names_it(settings: Settings) -> None:
     assert "exchange 'tests.x' exists with another 'type'" in str(failure)
 
 
+def test_a_message_for_no_queue_is_not_a_broken_connection(settings: Settings) -> None:
+    with connect("tests.connection", settings) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        with pytest.raises(exceptions.UnroutableError) as caught:
+            channel.basic_publish("", "tests.none", b"x", mandatory=True)
+    failure = explain(caught.value, settings)
+    assert (failure.exit_code, failure.transient) == (ExitCode.UNROUTABLE, False)
+    assert "no queue is bound" in str(failure)
+
+
 def test_what_is_not_there_is_quoted(settings: Settings) -> None:
     with connect("tests.connection", settings) as connection, pytest.raises(exceptions.ChannelClosedByBroker) as caught:
         connection.channel().queue_declare("tests.none", passive=True)

@@ -31,12 +31,15 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Script:
-    """A script, what it declares, and the queue from which it receives (if it does)."""
+    """A script with the arguments it needs, what it declares, and how a message gets to it (if it receives)."""
 
     path: str
     exchange: str = ""
     queue: str = ""
     options: tuple[str, ...] = ()
+    key: str = ""
+    headers: dict[str, str] | None = None
+    dead_letters: str = ""
 
 
 SEND = Script("send_and_receive/send.py", queue="send_and_receive.hello")
@@ -48,22 +51,36 @@ RECEIVE_LOGS = Script("publish_subscribe/receive_logs.py", exchange="publish_sub
 RECEIVE_LOGS_DURABLE = Script(
     "publish_subscribe/receive_logs.py", queue="publish_subscribe.subscriber.me", options=("--durable-name", "me")
 )
+EMIT_LOG_DIRECT = Script("routing/emit_log_direct.py", exchange="routing.logs", options=("info",))
+EMIT_LOG_NAIVE = Script("routing/emit_log_naive.py", exchange="routing.logs", options=("info",))
+RECEIVE_LOGS_DIRECT = Script("routing/receive_logs_direct.py", exchange="routing.logs", options=("info",), key="info")
+RECEIVE_UNROUTED = Script("routing/receive_unrouted.py", queue="routing.unrouted")
+EMIT_LOG_HEADERS = Script("routing/emit_log_headers.py", exchange="routing.labelled_logs")
+RECEIVE_LOGS_HEADERS = Script(
+    "routing/receive_logs_headers.py",
+    exchange="routing.labelled_logs",
+    options=("all", "shop=north"),
+    headers={"shop": "north"},
+    dead_letters="routing.logs.dead_letters",
+)
 
-SCRIPTS = [SEND, RECEIVE, NEW_TASK, WORKER, EMIT_LOG, RECEIVE_LOGS]
-SENDERS = [SEND, NEW_TASK, EMIT_LOG]
-RECEIVERS = [RECEIVE, WORKER, RECEIVE_LOGS, RECEIVE_LOGS_DURABLE]
+SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS]
+RECEIVERS = [RECEIVE, WORKER, RECEIVE_LOGS, RECEIVE_LOGS_DIRECT, RECEIVE_UNROUTED, RECEIVE_LOGS_HEADERS]
+SCRIPTS = [*SENDERS, *RECEIVERS]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(
-    "script", RECEIVERS, ids=lambda script: "-".join([Path(script.path).stem, *script.options[1:]])
+    "script",
+    [*RECEIVERS, RECEIVE_LOGS_DURABLE],
+    ids=lambda script: "-".join([Path(script.path).stem, *script.options[1:]]),
 )
 
 
 def run(script: Script, settings: Settings, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a script that is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, script.path, *arguments],
+        [sys.executable, script.path, *script.options, *arguments],
         cwd=ROOT,
         env=environment(settings) | {"RABBITMQ_CONNECT_TIMEOUT": "1"},
         input=stdin,
@@ -83,7 +100,7 @@ def told(
 ) -> None:
     """Add a row to the table; then see that the failure was told in one line, in these words, with this code."""
     lines = (result.stdout + result.stderr).decode().splitlines()
-    report.add(SECTION, f"{Path(script.path).name:<16} {failure:<20} {result.returncode:>3}  {' / '.join(lines)[:300]}")
+    report.add(SECTION, f"{Path(script.path).name:<23} {failure:<20} {result.returncode:>3}  {' / '.join(lines)[:300]}")
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert result.stdout == b""
@@ -127,7 +144,10 @@ def test_missing_virtual_host(script: Script, user: Settings, report: Report) ->
 def test_declared_otherwise(script: Script, user: Settings, report: Report) -> None:
     with connect("test", user) as connection:
         if script.exchange:
-            connection.channel().exchange_declare(script.exchange, exchange_type="direct", durable=True)
+            # For the one that is of this type too, it is auto_delete that differs.
+            connection.channel().exchange_declare(
+                script.exchange, exchange_type="fanout", durable=True, auto_delete=True
+            )
         else:
             connection.channel().queue_declare(script.queue, durable=True, arguments={"x-queue-type": "classic"})
     result = run(script, user)
@@ -173,7 +193,7 @@ def test_received_body(
 ) -> None:
     """What a foreign client may send: told in one line, kept among the dead letters, and the next one is received."""
     body = BODIES[failure]
-    row = f"{Path(script.path).name:<16} {failure:<20}"
+    row = f"{Path(script.path).name:<23} {failure:<20}"
     if len(body) > 16 * MIB and broker_version >= (4, 0):
         with connect("a foreign client", user) as connection:
             channel = connection.channel()
@@ -196,12 +216,15 @@ def test_received_body(
             with connect("a foreign client", user) as connection:
                 channel = connection.channel()
                 channel.confirm_delivery()
-                exchange, key = ("publish_subscribe.logs", "") if "logs" in script.path else ("", script.queue)
+                properties = pika.BasicProperties(delivery_mode=2, headers=script.headers)
                 for content in (body, b"the next one"):
-                    channel.basic_publish(exchange, key, content, pika.BasicProperties(delivery_mode=2), mandatory=True)
+                    # Without an exchange of its own, a message goes straight to the queue.
+                    channel.basic_publish(
+                        script.exchange, script.key or script.queue, content, properties, mandatory=True
+                    )
                 # Which of the two comes first is left open: they are printed by different threads.
                 line, following = sorted(process.stdout.readline().rstrip() for _ in range(2))
-                kept = dead_letters(channel, f"{script.queue or script.exchange}.dead_letters")
+                kept = dead_letters(channel, script.dead_letters or f"{script.queue or script.exchange}.dead_letters")
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(TIMEOUT)

@@ -152,12 +152,11 @@ def test_every_command_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     missing = []
     for command in commands(path):
-        for words in re.findall(r"(?:^|[|&;] *)make\b((?: +[\w=./-]+)*)", command):
+        for words in re.findall(r"(?:^|[|&;:] *)make\b((?: +[\w=./-]+)*)", command):
             goals = [word for word in words.split() if "=" not in word and not word.startswith("-")]
             missing.extend(f"make {goal}" for goal in goals if goal not in targets)
         for module in re.findall(r"\bpython3? -m (\w+)", command):
-            # What is not ours (venv, pip, pytest) is Python's own business.
-            if (ROOT / module).is_dir() and not (ROOT / module / "__main__.py").is_file():
+            if module not in ("venv", "pip", "pytest") and not (ROOT / module / "__main__.py").is_file():
                 missing.append(f"python -m {module}")
         for script in re.findall(r"\bpython3? ([\w./-]+\.py)\b", command):
             if not ((ROOT / script).is_file() or (path.parent / script).is_file()):

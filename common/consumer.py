@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import FrameType
 from typing import Any, NamedTuple
@@ -87,14 +88,10 @@ def consume(
     prefetch = settings.prefetch if prefetch is None else prefetch
     if prefetch < 1 or threads < 1:
         raise ValueError(f"prefetch and threads must be at least 1, not {prefetch} and {threads}")
+    options = {"exclusive": exclusive, "arguments": arguments}
     stop = stop or threading.Event()
-    consumer = _Consumer(name, settings, declare, handler, stop)
-    consumer.prefetch = prefetch
-    consumer.consume_options = {"exclusive": exclusive, "arguments": arguments}
-    consumer.on_ready = on_ready
-    consumer.grace = grace
     with _signals_set(stop):
-        consumer.run(threads)
+        _Consumer(name, settings, declare, handler, prefetch, options, on_ready, stop, grace).run(threads)
 
 
 class _Result(NamedTuple):
@@ -147,6 +144,8 @@ class _Session:
         self.channel.basic_nack(tag, requeue=True)
 
     def _settle(self) -> None:
+        if not self.channel.is_open:
+            return  # start_consuming is about to raise why
         # First, so that a result that comes from now on wakes us again.
         self._waking = False
         results = [self._results.popleft() for _ in range(len(self._results))]
@@ -157,7 +156,8 @@ class _Session:
             if outcome is not Outcome.ACK:
                 self.channel.basic_reject(tag, requeue=outcome is Outcome.REQUEUE)
                 if why:
-                    console.warn(f"message {message.properties.message_id or '(no id)'} rejected: {why}")
+                    # Shortened, because an error's text may quote the whole body.
+                    console.warn(f"message {message.properties.message_id or '(no id)'} rejected: {why:.300}")
             elif tag == oldest:
                 together = tag
             else:
@@ -170,34 +170,29 @@ class _Session:
 _Jobs = queue.SimpleQueue[tuple[_Session, int, Message] | None]
 
 
+@dataclass(eq=False)
 class _Consumer:
+    """One session after the other on the calling thread, and the threads that do the work."""
+
+    name: str
+    settings: Settings
+    declare: Callable[[BlockingChannel], str]
+    handler: Handler
     prefetch: int
-    consume_options: dict[str, Any]
+    options: dict[str, Any]
     on_ready: Callable[[str], None] | None
+    # Set by signal handlers, so the main thread must never wait for it or set it: it could meet itself inside the
+    # event's lock. A thread waits for it and sets `awake`, which the main thread does wait for.
+    stop: threading.Event
     grace: float
 
-    def __init__(
-        self,
-        name: str,
-        settings: Settings,
-        declare: Callable[[BlockingChannel], str],
-        handler: Handler,
-        stop: threading.Event,
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.declare = declare
-        self.handler = handler
-        # Set by signal handlers, so the main thread must never wait for it or set it: it could meet itself inside
-        # the event's lock. A thread waits for it and sets `awake`, which the main thread does wait for.
-        self.stop = stop
-        self.awake = threading.Event()
-        self.over = False
-        self.jobs: _Jobs = queue.SimpleQueue()
-        self.session: _Session | None = None
-        self.ran_before = False
-        self.exit: BaseException | None = None
-        self.deadline = 0.0
+    awake: threading.Event = field(default_factory=threading.Event)
+    jobs: _Jobs = field(default_factory=queue.SimpleQueue)
+    session: _Session | None = None
+    ran_before: bool = False
+    over: bool = False
+    exit: BaseException | None = None
+    deadline: float = 0.0
 
     def run(self, threads: int) -> None:
         workers = [threading.Thread(target=self.work, name=f"{self.name}-{n}", daemon=True) for n in range(threads)]
@@ -205,13 +200,16 @@ class _Consumer:
             thread.start()
         try:
             self.consume_until_stopped()
+        except KeyboardInterrupt:  # the second signal
+            self.grace = self.deadline = 0.0
+            raise
         finally:
             self.over = True
             for _ in workers:
                 self.jobs.put(None)
-        # A handler whose connection broke while we were stopping still gets its time.
-        for thread in workers:
-            thread.join(self.time_left())
+            # A handler that works on, though its connection is gone for good, still gets its time.
+            for thread in workers:
+                thread.join(self.time_left())
         if self.exit:
             raise self.exit
 
@@ -248,8 +246,8 @@ class _Consumer:
             if self.over:
                 return
         self.awake.set()
-        if self.session:
-            self.session.call(self.session.channel.stop_consuming)
+        if session := self.session:
+            session.call(session.channel.stop_consuming)
 
     # On the calling thread, which is the I/O thread
 
@@ -298,7 +296,7 @@ class _Consumer:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=self.prefetch)
             session = _Session(connection, channel, self.declare(channel), self.jobs)
-            channel.basic_consume(session.queue, session.deliver, **self.consume_options)
+            channel.basic_consume(session.queue, session.deliver, **self.options)
             if self.on_ready:
                 self.on_ready(session.queue)
         except AMQPError as error:
@@ -318,7 +316,10 @@ class _Consumer:
                 session.channel.start_consuming()
             if not self.stop.is_set():
                 # pika just returns when the broker cancels the consumer.
-                return ConsumerCancelled(f"RabbitMQ cancelled the consumer of queue {session.queue!r}")
+                return ConsumerCancelled(
+                    f"RabbitMQ cancelled the consumer of queue {session.queue!r} "
+                    "(the queue was deleted, or a message was held for too long)"
+                )
             self.finish(session)
         except AMQPError as error:
             return None if self.stop.is_set() else explain(error, self.settings)
@@ -334,7 +335,7 @@ class _Consumer:
             session.give_back(tag)
         while session.unsettled and session.channel.is_open and (left := self.time_left()):
             session.connection.process_data_events(time_limit=left)
-        if session.unsettled:
+        if session.unsettled and session.channel.is_open:
             console.warn(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
 
     def take_jobs(self) -> list[int]:
@@ -372,4 +373,4 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
         yield
     finally:
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)

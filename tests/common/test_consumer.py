@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,9 +23,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common import messages
 from common.config import Settings
-from common.connection import BrokerUnavailable, ChannelFailure, DeclaredOtherwise, VhostNotFound, connect
+from common.connection import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, VhostNotFound, connect
 from common.consumer import Outcome, consume
-from common.errors import BadMessage
+from common.errors import BadMessage, Failure
 from common.management import Management
 from common.messages import Message
 from common.publisher import Publisher
@@ -101,6 +102,13 @@ class Running:
         """Stop it, wait for it, and raise what it raised."""
         self.stop.set()
         self.future.result(seconds)
+
+    def fails(self, kind: type[Failure]) -> None:
+        """Wait until it raises ``kind``, which is then no failure of the test any more."""
+        with pytest.raises(kind):
+            self.future.result(LIMIT)
+        self.future = Future()
+        self.future.set_result(None)
 
     def began(self, times: int) -> bool:
         return len(self.ready) >= times
@@ -226,7 +234,7 @@ def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Non
         if number % 10 == 5:
             raise BadMessage("the body has\ntwo lines")
         if number % 10 == 6:
-            raise KeyError(number)
+            raise KeyError(number, "x" * 1000)
         if number % 10 == 7:
             return None  # type: ignore[return-value]
         if number % 10 == 9 and not message.redelivered:
@@ -248,7 +256,7 @@ def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Non
         for number in rejected
         for last, why in (
             ("5", "the body has\\ntwo lines"),
-            ("6", f"KeyError: {number}"),
+            ("6", f"KeyError: ({number}, '{'x' * 1000}"[:300]),
             ("7", "the handler returned None instead of an Outcome"),
         )
         if number[-1] == last
@@ -417,40 +425,59 @@ def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.Ca
     assert "cancelled the consumer of queue 'tasks'" in line
 
 
-def test_an_exclusive_queue_that_the_broker_still_gives_to_the_lost_connection(settings: Settings) -> None:
-    seen: list[str] = []
+def exclusive_queue(channel: BlockingChannel) -> str:
+    return str(channel.queue_declare("mine", exclusive=True).method.queue)
 
-    def exclusive(channel: BlockingChannel) -> str:
-        return str(channel.queue_declare("mine", exclusive=True).method.queue)
+
+def exclusive_consumer(channel: BlockingChannel) -> str:
+    channel.queue_declare("mine", durable=True)
+    channel.basic_consume("mine", print, exclusive=True)
+    return "mine"
+
+
+@pytest.mark.parametrize(
+    ("take", "refusal"),
+    [
+        pytest.param(exclusive_queue, "RESOURCE_LOCKED", id="queue"),
+        pytest.param(exclusive_consumer, "exclusive use", id="consumer"),
+    ],
+)
+def test_what_is_exclusive_and_still_held_is_tried_again_after_a_break_only(
+    settings: Settings, take: Callable[[BlockingChannel], str], refusal: str
+) -> None:
+    seen: list[str] = []
+    tries: list[BlockingChannel] = []
+
+    def declaring(channel: BlockingChannel) -> str:
+        tries.append(channel)
+        if take is exclusive_queue:
+            return exclusive_queue(channel)
+        return str(channel.queue_declare("mine", durable=True).method.queue)
 
     def handler(message: Message) -> Outcome:
         seen.append(message.text())
         return Outcome.ACK
 
-    def again(channel: BlockingChannel) -> str:
-        tries.append(channel)
-        return exclusive(channel)
-
-    def takes_it(connection: pika.BlockingConnection) -> bool:
+    def taken_by(connection: pika.BlockingConnection) -> bool:
         try:
-            exclusive(connection.channel())
+            take(connection.channel())
         except pika.exceptions.ChannelClosedByBroker:
             return False
         return True
 
-    tries: list[BlockingChannel] = []
     with Proxy(settings.addresses[0]) as proxy:
         through = replace(settings, addresses=(proxy.address,))
-        with consuming(through, handler, again) as running:
-            # Somebody else holds the queue when the consumer is back: as a connection does that has not been missed.
+        with consuming(through, handler, declaring, exclusive=take is exclusive_consumer) as running:
+            # Somebody holds it when the consumer is back, as its own lost connection does until the broker misses it.
             proxy.refuse()
             proxy.cut()
             with connect("other", settings) as other:
-                eventually(lambda: takes_it(other))
+                eventually(lambda: taken_by(other))
                 proxy.accept()
-                with pytest.raises(ChannelFailure, match="RESOURCE_LOCKED"):
-                    consume("first", settings, exclusive, handler)
-                eventually(lambda: len(tries) > 3)
+                with pytest.raises(ConnectionFailure, match=refusal):
+                    consume("first", settings, declaring, handler, exclusive=True)
+                before = len(tries)
+                eventually(lambda: len(tries) > before + 2)
                 assert len(running.ready) == 1
             eventually(lambda: running.began(2))
             with connect("tests", settings) as connection:
@@ -459,16 +486,30 @@ def test_an_exclusive_queue_that_the_broker_still_gives_to_the_lost_connection(s
     assert seen == ["after"]
 
 
+def test_a_broker_that_falls_silent_is_missed_by_its_heartbeats(settings: Settings) -> None:
+    fill(settings, numbers(3))
+    gate = Gate()
+    gate.opened.set()
+    with Proxy(settings.addresses[0]) as proxy:
+        through = replace(settings, addresses=(proxy.address,), heartbeat=1, connect_timeout=1)
+        with consuming(through, gate) as running:
+            eventually(lambda: len(gate.done) == 3)
+            proxy.stall()
+            eventually(lambda: proxy.connections == 0 or proxy.connections > 1)
+            proxy.resume()
+            eventually(lambda: running.began(2))
+            fill(settings, ["after"])
+            eventually(lambda: len(gate.done) == 4)
+    assert gate.done[-1].text() == "after"
+
+
 def test_the_time_to_come_back_is_bounded(settings: Settings) -> None:
     with Proxy(settings.addresses[0]) as proxy:
         through = replace(settings, addresses=(proxy.address,), reconnect_timeout=0.5)
         with consuming(through, lambda _message: Outcome.ACK) as running:
             proxy.refuse()
             proxy.cut()
-            with pytest.raises(BrokerUnavailable, match="nothing answers"):
-                running.future.result(LIMIT)
-            running.future = Future()
-            running.future.set_result(None)
+            running.fails(BrokerUnavailable)
 
 
 def test_a_queue_declared_otherwise_is_not_tried_again(settings: Settings) -> None:
@@ -509,6 +550,24 @@ def test_stops_at_once_while_the_broker_is_away(settings: Settings) -> None:
             began = time.monotonic()
             running.end()
             assert time.monotonic() - began < 2
+
+
+def test_a_handler_may_finish_though_its_connection_is_gone_for_good(settings: Settings) -> None:
+    fill(settings, ["long"])
+    gate = Gate()
+    with Proxy(settings.addresses[0]) as proxy:
+        through = replace(settings, addresses=(proxy.address,), reconnect_timeout=0.1)
+        with consuming(through, gate) as running:
+            eventually(lambda: gate.began)
+            proxy.refuse()
+            proxy.cut()
+            with pytest.raises(futures.TimeoutError):
+                running.future.result(1)
+            gate.opened.set()
+            running.fails(BrokerUnavailable)
+            assert len(gate.done) == 1
+    # It was not acknowledged, so it comes again.
+    assert drain(settings, QUEUE, 1) == ["long"]
 
 
 def test_a_stop_that_came_before_leaves_everything_on_the_queue(settings: Settings) -> None:

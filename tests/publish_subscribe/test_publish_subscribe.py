@@ -129,6 +129,25 @@ def test_subscribers_of_one_name_share_the_messages(environ: dict[str, str], cha
     assert seen == list(range(100))
 
 
+def test_a_full_archive_is_told_and_costs_the_others_nothing(
+    environ: dict[str, str], management: Management, channel: BlockingChannel
+) -> None:
+    with Script(RECEIVE_LOGS, "--durable-name", "archive", environ=environ) as archive:
+        archive.expect("Waiting")
+    management.set_policy("small", "archive$", {"max-length": 1})
+    with Script(RECEIVE_LOGS, environ=environ) as screen:
+        screen.expect("Waiting")
+        codes = []
+        while ExitCode.NOT_CONFIRMED not in codes:
+            result = run_script(EMIT_LOG, f"number {len(codes)}", environ=environ)
+            screen.expect(f"number {len(codes)}")
+            codes.append(result.code)
+            assert len(codes) < 10
+    assert codes[:-1] == [0] * (len(codes) - 1)
+    assert "did not take the message" in result.err
+    assert len(take(channel, ARCHIVE, len(codes) - 1)) == len(codes) - 1
+
+
 def test_forgetting_deletes_the_queue_and_says_what_was_lost(
     environ: dict[str, str], channel: BlockingChannel, management: Management
 ) -> None:

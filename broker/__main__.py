@@ -11,6 +11,7 @@ queues   what waits in which queue of the configured virtual host
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from broker import queues
@@ -25,7 +26,10 @@ def main() -> None:
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
     parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
-    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="where the private node lives (.broker)")
+    directory = os.environ.get("BROKER_DIRECTORY") or DIRECTORY
+    parser.add_argument(
+        "--directory", type=Path, default=directory, help="where the private node lives (BROKER_DIRECTORY, or .broker)"
+    )
     arguments = parser.parse_args()
     launcher = Launcher(Settings.load(), arguments.directory.resolve())
     match arguments.command:

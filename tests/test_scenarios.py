@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from common.config import Settings
+from broker.ports import Ports, is_taken
+from broker.server import find_server
+from common.config import Address, Settings
+from tests.support.process import Finished, run_script
 from tests.support.report import Report
 from tour.examples import Example, examples
-from tour.player import load, play
+from tour.player import Result, load, play
+from tour.vhost import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = examples(ROOT)
+RESTARTING = [example for example in EXAMPLES if example.scenario.restarts]
+BROKER_LIMIT = 240.0
+
+
+def judge(result: Result, blocks: int, report: Report, where: str) -> None:
+    """Fail unless ``blocks`` blocks went as they are written; tell it in the summary either way."""
+    outcome = "NOT as it is written" if result.failure else result.unsupported or "as it is written"
+    report.add("Scenarios", f"{result.name:<40} {result.blocks:>3} blocks on {where}: {outcome}")
+    if result.failure:
+        pytest.fail(result.failure, pytrace=False)
+    if result.unsupported:
+        pytest.skip(result.unsupported)
+    assert result.blocks == blocks
 
 
 @pytest.mark.timeout(600)
@@ -20,16 +44,79 @@ EXAMPLES = examples(ROOT)
 def test_it_happens_as_it_is_written(
     example: Example, configured: Settings, broker_version: tuple[int, int, int], report: Report
 ) -> None:
-    result = play(example.readme, configured)
-    version = ".".join(map(str, broker_version))
-    outcome = "differs" if result.failure else "as it is written"
-    report.add("Scenarios", f"{result.name:<40} {result.blocks:>3} blocks  {outcome}  on {version}")
-    if result.failure:
-        pytest.fail(result.failure, pytrace=False)
-    if result.unsupported:
-        pytest.skip(result.unsupported)
-    skipped = [block for block in example.scenario.played if block.own_broker]
-    assert result.blocks == len(example.scenario.played) - len(skipped)
+    scenario = example.scenario
+    result = play(scenario, configured)
+    blocks = len(scenario.played) - len(scenario.restarts)
+    judge(result, blocks, report, ".".join(map(str, broker_version)))
+
+
+@dataclass(frozen=True)
+class OwnBroker:
+    """A broker that `python -m broker` has started for these tests alone, and may restart."""
+
+    settings: Settings
+    environ: dict[str, str]
+
+    def run(self, *arguments: str) -> Finished:
+        return run_script("-m", "broker", *arguments, environ=self.environ, limit=BROKER_LIMIT)
+
+
+def elsewhere() -> Settings:
+    """Settings whose ports, and those that `python -m broker` takes beside them, are free."""
+    while True:
+        # Up to here RabbitMQ's highest port still is a port.
+        shift = random.randrange(200, 3900)
+        if not any(is_taken("127.0.0.1", port + shift) for port in asdict(Ports()).values()):
+            management_url = f"http://127.0.0.1:{Ports().management + shift}"
+            address = Address("127.0.0.1", Ports().amqp + shift)
+            return replace(Settings(), addresses=(address,), management_url=management_url)
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory, reachable: tuple[int, int, int] | str) -> Iterator[OwnBroker]:
+    """One of the version under test, if that can be had; else the one that this machine has."""
+    settings = elsewhere()
+    folder = tmp_path_factory.mktemp("broker")
+    # What is started by other means has another project's name: the reader's container is not touched.
+    project = f"rabbitmq-by-example-test-{uuid.uuid4().hex[:8]}"
+    environ = {**environment(settings), "BROKER_DIRECTORY": str(folder), "COMPOSE_PROJECT_NAME": project}
+    server = find_server()
+    version = reachable if isinstance(reachable, tuple) else ()
+    as_installed = server is not None and server.version == ".".join(map(str, version))
+    ways = ["node"] if as_installed else ["compose", "node"]
+    own = OwnBroker(settings, environ)
+    told = []
+    for way in ways:
+        up = own.run("up", "--no-install", "--way", way)
+        if up.code == 0:
+            break
+        told.append(f"{way}: {up.err.strip()}")
+    else:
+        if server is not None and server.usable():
+            pytest.fail("\n".join(told))
+        pytest.skip(f"no broker that may be restarted ({'; '.join(told)})")
+    try:
+        yield own
+    finally:
+        down = own.run("down")
+        if way == "compose":
+            # Its volume is of no use to anybody.
+            down_with = ["docker", "compose", "down", "--volumes"]
+            subprocess.run(down_with, cwd=ROOT, env=environ, check=False, capture_output=True, timeout=120)
+        assert down.code == 0, down.err
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("example", RESTARTING, ids=[example.name for example in RESTARTING])
+def test_it_happens_as_it_is_written_when_the_broker_restarts(
+    example: Example, own_broker: OwnBroker, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BROKER_DIRECTORY", "COMPOSE_PROJECT_NAME"):
+        monkeypatch.setenv(name, own_broker.environ[name])
+    scenario = replace(example.scenario, blocks=example.scenario.restarts)
+    result = play(scenario, own_broker.settings, own_broker=True)
+    version = own_broker.run("status").out.split(" answers")[0]
+    judge(result, len(scenario.blocks), report, f"a {version} that restarts")
 
 
 def test_examples_hide_nothing_from_the_scenario() -> None:
@@ -51,3 +138,14 @@ def test_the_root_readme_can_be_read() -> None:
     scenario = load(ROOT / "README.md")
     assert scenario.title
     assert scenario.sentence
+
+
+def test_the_list_is_the_map_with_its_sentences() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "tour", "--list"], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
+    )
+    assert listed.stdout.splitlines() == [
+        line
+        for place, example in enumerate(EXAMPLES, 1)
+        for line in (f"{place:2}. {example.name}", f"    {example.scenario.sentence}")
+    ]

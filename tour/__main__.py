@@ -18,7 +18,6 @@ from rich.text import Text
 
 from common import console
 from common.config import Settings
-from common.errors import Failure
 from tour.examples import Example, choose, examples
 from tour.player import (
     OWN_BROKER,
@@ -79,6 +78,12 @@ def main() -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--list", action="store_true", help="only list the examples, in reading order")
     mode.add_argument("--check", action="store_true", help="only compare: one line for each example")
+    parser.add_argument(
+        "--own-broker",
+        action="store_true",
+        default=os.environ.get(OWN_BROKER, "") not in ("", "0"),
+        help=f"play what restarts RabbitMQ too ({OWN_BROKER}=1); it must be one that `python -m broker up` has started",
+    )
     arguments = parser.parse_args()
     out = Console(highlight=False)
     chosen = choose(examples(ROOT), arguments.examples)
@@ -87,8 +92,7 @@ def main() -> None:
         return
     _stop_on_signals()
     settings = Settings.load()
-    own_broker = os.environ.get(OWN_BROKER, "") not in ("", "0")
-    failed = [item.name for item in chosen if not _play(out, item, settings, own_broker, arguments.check)]
+    failed = [item.name for item in chosen if not _play(out, item, settings, arguments.own_broker, arguments.check)]
     if failed:
         sys.exit(f"error: not as the README says: {', '.join(failed)}")
 
@@ -110,7 +114,7 @@ def _play(out: Console, example: Example, settings: Settings, own_broker: bool, 
         screen.line(
             Text(f"{example.scenario.sentence}\n{example.scenario.source}, in a virtual host of its own", "dim")
         )
-    result = play(example.readme, settings, own_broker=own_broker, on_event=None if only_check else screen.show)
+    result = play(example.scenario, settings, own_broker=own_broker, on_event=None if only_check else screen.show)
     _tell(screen, example, result, only_check)
     return not result.failure
 
@@ -147,9 +151,4 @@ def _stop_on_signals() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(f"error: {failure}")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    console.run(main)

@@ -29,7 +29,6 @@ class Example:
     """A folder whose README has a scenario. ``name`` is its path below the root; ``mapped``: the map leads to it."""
 
     name: str
-    readme: Path
     scenario: Scenario
     mapped: bool = True
 
@@ -41,10 +40,7 @@ def examples(root: Path) -> list[Example]:
     playable = {folder: scenario for folder, scenario in found.items() if scenario.played}
     names = [folder for folder in order if folder in playable]
     names += [folder for folder in sorted(playable) if folder not in order]
-    return [
-        Example(folder.relative_to(root).as_posix(), folder / "README.md", playable[folder], folder in order)
-        for folder in names
-    ]
+    return [Example(folder.relative_to(root).as_posix(), playable[folder], folder in order) for folder in names]
 
 
 def choose(available: Sequence[Example], names: Sequence[str]) -> list[Example]:

@@ -341,24 +341,23 @@ class Result:
 
 
 def play(
-    readme: Path,
+    scenario: Scenario,
     settings: Settings,
     *,
-    root: Path = ROOT,
+    folder: Path = ROOT,
     own_broker: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Result:
-    """Play the scenario of ``readme`` in a fresh virtual host of the broker of ``settings``.
+    """Play a scenario in a fresh virtual host of the broker of ``settings``; its commands run in ``folder``.
 
     ``on_event`` is called with each event as it happens. What the README tells wrongly is in the Result, never an
-    exception. Raises ScenarioError if the README cannot be read, a Failure if the virtual host cannot be made.
+    exception. Raises a ManagementFailure if the virtual host cannot be made.
     """
-    scenario = load(readme, root)
     result = Result(scenario.source)
     begin = time.monotonic()
     with (
-        fresh_vhost(settings, f"tour.{readme.parent.name}") as own,
-        Player(scenario, environment(own), folder=root, own_broker=own_broker) as player,
+        fresh_vhost(settings, f"tour.{scenario.source}") as own,
+        Player(scenario, environment(own), folder=folder, own_broker=own_broker) as player,
     ):
         try:
             for event in player.events():
@@ -378,6 +377,6 @@ def play(
 
 
 def load(readme: Path, root: Path = ROOT) -> Scenario:
-    """The scenario of a README, named by its path below ``root``. Raises ScenarioError."""
+    """The scenario of a README, named by its path below ``root``. Raises ScenarioError if it cannot be played."""
     source = readme.resolve().relative_to(root.resolve()).as_posix()
     return parse(readme.read_text(encoding="utf-8"), source)

@@ -147,9 +147,9 @@ class Scenario:
         return tuple(block for block in self.blocks if block.played)
 
     @property
-    def needs_own_broker(self) -> bool:
-        """Whether a part of it stops or restarts RabbitMQ."""
-        return any(block.own_broker for block in self.played)
+    def restarts(self) -> tuple[Block, ...]:
+        """Those of them whose section stops or restarts RabbitMQ."""
+        return tuple(block for block in self.played if block.own_broker)
 
 
 def parse(markdown: str, source: str = "README.md") -> Scenario:

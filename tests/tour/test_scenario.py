@@ -100,7 +100,7 @@ def test_a_readme_is_read() -> None:
 def test_what_a_block_needs_its_whole_section_needs() -> None:
     scenario = parse(README)
     assert [block.own_broker for block in scenario.blocks] == [False, True, True]
-    assert scenario.needs_own_broker
+    assert scenario.restarts == scenario.blocks[1:]
 
 
 def test_a_block_that_is_not_played_is_still_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import socket
 import ssl
@@ -9,7 +10,11 @@ from typing import Any
 
 import pika
 from pika import exceptions, spec
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
+from pika.adapters.utils.connection_workflow import (
+    AMQPConnectionWorkflowFailed,
+    AMQPConnectorException,
+    AMQPConnectorSocketConnectError,
+)
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from common.config import Settings, SettingsError
@@ -177,7 +182,7 @@ def connect(name: str, settings: Settings, *, deadline: float | None = None) -> 
         failure: Failure | None = None
         for choice in choices:
             try:
-                return Connection(choice)
+                return _open(choice)
             except (exceptions.AMQPError, AMQPConnectorException, OSError) as error:
                 told = explain(error, settings)
                 # A refusal says more than a host that is down.
@@ -195,6 +200,26 @@ def connect(name: str, settings: Settings, *, deadline: float | None = None) -> 
     return retrying(attempt)
 
 
+def _open(choice: pika.ConnectionParameters) -> Connection:
+    """Connect to the first address of the host that answers. Raises the most telling of their errors."""
+    first: Exception | None = None
+    # A name can have several: localhost is ::1 and 127.0.0.1. pika would raise the error of the last, even if it is
+    # that this machine has no IPv6, and another address has refused the password.
+    found = socket.getaddrinfo(choice.host, choice.port, type=socket.SOCK_STREAM)
+    for host in dict.fromkeys(str(entry[4][0]) for entry in found):
+        parameters = copy.copy(choice)
+        parameters.host = host
+        try:
+            return Connection(parameters)
+        except (exceptions.AMQPError, AMQPConnectorException, OSError) as error:
+            inner = _innermost(error)
+            if isinstance(inner, ssl.SSLError) or not isinstance(inner, OSError):
+                raise
+            first = first or error
+    assert first is not None
+    raise first
+
+
 def explain(error: BaseException, settings: Settings) -> Failure:
     """One readable line for what pika, the socket or TLS raised; the password is never in it."""
     if isinstance(error, Failure):
@@ -209,7 +234,11 @@ def _innermost(error: BaseException) -> BaseException:
     while True:
         inner: object = None
         if isinstance(error, AMQPConnectionWorkflowFailed):
-            inner = error.exceptions[-1]
+            # One for each address of a host; that it could not be reached says the least.
+            inner = next(
+                (item for item in error.exceptions if not isinstance(item, AMQPConnectorSocketConnectError)),
+                error.exceptions[0],
+            )
         elif isinstance(error, AMQPConnectorException):
             inner = getattr(error, "exception", None)
         elif isinstance(error, exceptions.AMQPConnectionError) and not isinstance(error, exceptions.ConnectionClosed):

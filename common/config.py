@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from dotenv import dotenv_values
 
 from common.errors import ExitCode, Failure
 
+AMQP_URL = re.compile(r"(?i)(?P<scheme>amqps?)://(?P<authority>[^/?#]*)(?:/(?P<path>[^?#]*))?")
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 
 
@@ -100,18 +102,19 @@ class _Reader:
         variable, hosts = "RABBITMQ_HOST", self.values.get("RABBITMQ_HOST", "localhost")
         if "AMQP_URL" in self.values:
             variable = "AMQP_URL"
-            parts = urlsplit(self.values["AMQP_URL"])
-            if parts.scheme not in ("amqp", "amqps"):
+            # Not urlsplit: with several hosts, newer Pythons take an IPv6 address among them for a mistake.
+            parts = AMQP_URL.match(self.values["AMQP_URL"])
+            if parts is None:
                 raise SettingsError("AMQP_URL must begin with amqp:// or amqps://, as in amqp://user:password@host/")
-            tls, port = parts.scheme == "amqps", 0
-            credentials, _, hosts = parts.netloc.rpartition("@")
+            tls, port = parts["scheme"].lower() == "amqps", 0
+            credentials, _, hosts = parts["authority"].rpartition("@")
             hosts = hosts or "localhost"
             if credentials:
                 name, _, secret = credentials.partition(":")
                 user, password = unquote(name), unquote(secret)
             # RabbitMQ URI specification: no path means the default vhost; "/" alone would be the empty one,
             # which nobody has, so we read it as the default as well.
-            vhost = unquote(parts.path[1:]) if len(parts.path) > 1 else "/"
+            vhost = unquote(parts["path"] or "/")
         port = port or (5671 if tls else 5672)
         addresses = tuple(self.address(variable, item, port) for item in hosts.split(",") if item.strip())
         if not addresses:

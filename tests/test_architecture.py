@@ -125,7 +125,7 @@ assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signa
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("__main__.py")])
 def test_importing_does_nothing(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTER, str(ROOT / name)],
+        [sys.executable, "-B", "-c", IMPORTER, str(ROOT / name)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -92,7 +92,7 @@ def test_it_runs_in_the_folder_with_its_variables_and_the_same_python(tmp_path: 
 
 def test_keys_reach_the_whole_group(tmp_path: Path, started: list[Watched]) -> None:
     child = (
-        "import signal, time; print('ready'); signal.signal(2, lambda *_: exit(print('child stops'))); time.sleep(60)"
+        "import signal, time; signal.signal(2, lambda *_: exit(print('child stops'))); print('ready'); time.sleep(60)"
     )
     parent = (
         f"import subprocess, sys, signal; signal.signal(2, signal.SIG_IGN); subprocess.run({['python', '-c', child]})"

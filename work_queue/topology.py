@@ -14,7 +14,7 @@ def declare(channel: BlockingChannel) -> str:
         durable=True,
         arguments={
             "x-queue-type": "quorum",
-            # A task whose workers keep dying is set aside after 20 attempts: it might be what kills them.
+            # A task that has come back 20 times is set aside: it might be what kills its workers.
             "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": DEAD_LETTERS,

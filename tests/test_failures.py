@@ -63,12 +63,34 @@ RECEIVE_LOGS_HEADERS = Script(
     headers={"shop": "north"},
     dead_letters="routing.logs.dead_letters",
 )
+EMIT_LOG_TOPIC = Script("topics/emit_log_topic.py", exchange="topics.logs", options=("north.till.info",))
+RECEIVE_LOGS_TOPIC = Script("topics/receive_logs_topic.py", exchange="topics.logs", options=("#",), key="till.error")
+RECEIVE_ALARMS = Script(
+    "topics/receive_alarms.py",
+    exchange="topics.alarms",
+    key="till.error",
+    dead_letters="topics.logs.dead_letters",
+)
 
-SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS]
-RECEIVERS = [RECEIVE, WORKER, RECEIVE_LOGS, RECEIVE_LOGS_DIRECT, RECEIVE_UNROUTED, RECEIVE_LOGS_HEADERS]
-SCRIPTS = [*SENDERS, *RECEIVERS]
+TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
+
+SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
+RECEIVERS = [
+    RECEIVE,
+    WORKER,
+    RECEIVE_LOGS,
+    RECEIVE_LOGS_DIRECT,
+    RECEIVE_UNROUTED,
+    RECEIVE_LOGS_HEADERS,
+    RECEIVE_LOGS_TOPIC,
+    RECEIVE_ALARMS,
+]
+SCRIPTS = [*SENDERS, *RECEIVERS, TRY_PATTERN]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
+each_declaring_script = pytest.mark.parametrize(
+    "script", [*SENDERS, *RECEIVERS], ids=lambda script: Path(script.path).stem
+)
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(
     "script",
@@ -140,7 +162,7 @@ def test_missing_virtual_host(script: Script, user: Settings, report: Report) ->
     told(report, script, "missing vhost", result, ExitCode.NO_VHOST, "'nowhere'", "RABBITMQ_VHOST")
 
 
-@each_script
+@each_declaring_script
 def test_declared_otherwise(script: Script, user: Settings, report: Report) -> None:
     with connect("test", user) as connection:
         if script.exchange:

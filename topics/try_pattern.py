@@ -1,0 +1,38 @@
+"""Ask RabbitMQ which of these keys fit a pattern. It needs no other program, and disturbs none.
+
+python topics/try_pattern.py 'north.*' north north.till north.till.error
+"""
+
+import keys
+import topology
+from pika.exceptions import UnroutableError
+
+from common import console
+from common.config import Settings
+from common.connection import connect
+
+
+def main() -> None:
+    parser = console.parser(__doc__)
+    parser.add_argument("pattern", type=keys.key, help="* is one word, # any number of words")
+    parser.add_argument("keys", type=keys.key, nargs="+", metavar="KEY", help="words with dots between them")
+    arguments = parser.parse_args()
+
+    with connect("topics/try_pattern.py", Settings.load()) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        exchange = topology.declare_trial(channel)
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, exchange, routing_key=arguments.pattern)
+        for key in arguments.keys:
+            try:
+                # What no binding fits is returned, and that is the answer.
+                channel.basic_publish(exchange, routing_key=key, body=b"", mandatory=True)
+            except UnroutableError:
+                console.say(f" [ ] {key!r} does not fit")
+            else:
+                console.say(f" [x] {key!r} fits")
+
+
+if __name__ == "__main__":
+    console.run(main)

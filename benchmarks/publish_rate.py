@@ -68,6 +68,8 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5, help="how often each has its turn (default: 5)")
     arguments.add_argument("--messages", type=int, default=50_000, help="for the Publisher; a 15th for the other")
     args = arguments.parse_args()
+    if args.rounds < 1 or args.messages < 1:
+        arguments.error("--rounds and --messages must be at least 1")
     settings = Settings.load()
     ratios = []
     with connect("declare", settings) as connection:

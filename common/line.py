@@ -176,7 +176,7 @@ class Line:
         self._opened = True
         if self._told:
             self._told = False
-            console.warn(f"connected again; sending {len(self._queue):,} unconfirmed messages again")
+            console.warn(f"connected again; unconfirmed messages that are sent again: {len(self._queue):,}")
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         connection.channel(on_open_callback=self._on_channel_open)

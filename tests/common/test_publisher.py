@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -15,7 +16,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from common import messages
-from common.config import Address, Settings
+from common.config import Address, Settings, Tls
 from common.connection import BrokerUnavailable, DeclaredOtherwise, VhostNotFound, connect
 from common.errors import BadMessage, ExitCode, Failure
 from common.management import Management
@@ -30,6 +31,7 @@ from common.publisher import (
     Returned,
 )
 from tests.support.proxy import Proxy
+from tests.support.tls import Authority, TlsProxy
 
 QUEUE = "publisher.queue"
 LIMIT = 60.0
@@ -304,18 +306,36 @@ def test_connections_closed_by_an_operator_lose_nothing(
 def test_connections_cut_by_the_network_lose_nothing(
     settings: Settings, channel: BlockingChannel, proxy: Proxy
 ) -> None:
-    sent = [b"%d" % number for number in range(20_000)]
-    cuts = 0
-    with Publisher("test", through(proxy, settings), declare=declare, window=500) as publisher:
-        confirmations = []
-        for number, body in enumerate(sent):
-            confirmations.append(publisher.publish("", QUEUE, body))
-            if number % 2000 == 1000:
-                cuts += proxy.cut()
-        publisher.flush()
+    # Small, so that threads wait for room in it whenever the connection breaks.
+    with Publisher("test", through(proxy, settings), declare=declare, window=20) as publisher:
+        confirmations: dict[bytes, Confirmation] = {}
+
+        def work(number: int) -> None:
+            for index in range(1000):
+                body = b"%d %d" % (number, index)
+                confirmations[body] = publisher.publish("", QUEUE, body)
+
+        running = threads(8, work)
+        cuts = 0
+        for due in range(500, 8000, 500):
+            eventually(lambda limit=due: len(confirmations) >= limit)
+            cuts += proxy.cut()
+        join(running)
     assert cuts >= 10
-    assert [confirmation.error for confirmation in confirmations if confirmation.error] == []
-    assert set(bodies(channel)) == set(sent)
+    assert [confirmation for confirmation in confirmations.values() if confirmation.error] == []
+    assert len(confirmations) == 8000
+    assert set(bodies(channel)) == set(confirmations)
+
+
+def test_over_tls(settings: Settings, channel: BlockingChannel, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    with TlsProxy(settings.addresses[0], authority.issue("server", "IP:127.0.0.1")) as tls_proxy:
+        secure = replace(settings, addresses=(Address("127.0.0.1", tls_proxy.port),), tls=Tls(authority.ca))
+        sent = [b"%d" % number * 1000 for number in range(1000)]
+        with Publisher("test", secure, declare=declare) as publisher:
+            for body in sent:
+                publisher.publish("", QUEUE, body)
+    assert bodies(channel) == sent
 
 
 def test_declare_is_called_again_after_a_reconnect(settings: Settings, proxy: Proxy) -> None:

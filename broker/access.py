@@ -5,24 +5,34 @@ RabbitMQ creates them when its data folder is empty; this is for settings that w
 
 from __future__ import annotations
 
-from typing import Protocol
+import base64
+import hashlib
+import json
+import secrets
 
 from common.config import Settings
 
 
-class Ctl(Protocol):
-    """Runs ``rabbitmqctl`` on the broker and returns its output."""
+def definitions(settings: Settings) -> str:
+    """What ``rabbitmqctl import_definitions`` needs: user, password, virtual host, and all permissions in it.
 
-    def __call__(self, *arguments: str, stdin: str = "") -> str: ...
-
-
-def mend_access(ctl: Ctl, settings: Settings) -> None:
-    """Give the user its password, the administrator tag, the virtual host, and all permissions in it."""
+    The password is hashed. As plain text it would have to be an argument of a command, which everybody on the
+    machine can read, or standard input, which the tools of RabbitMQ 4.3 cannot read on a recent Erlang.
+    """
     user, vhost = settings.user, settings.vhost
-    users = [line.split("\t")[0] for line in ctl("list_users", "--no-table-headers").splitlines()]
-    # From standard input: the arguments of a process can be read by everybody on the machine.
-    ctl("change_password" if user in users else "add_user", user, stdin=f"{settings.password}\n")
-    ctl("set_user_tags", user, "administrator")
-    if vhost not in ctl("list_vhosts", "--no-table-headers", "name").splitlines():
-        ctl("add_vhost", vhost)
-    ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    salt = secrets.token_bytes(4)
+    digest = hashlib.sha256(salt + settings.password.encode()).digest()
+    return json.dumps(
+        {
+            "users": [
+                {
+                    "name": user,
+                    "password_hash": base64.b64encode(salt + digest).decode(),
+                    "hashing_algorithm": "rabbit_password_hashing_sha256",
+                    "tags": "administrator",
+                }
+            ],
+            "vhosts": [{"name": vhost}],
+            "permissions": [{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}],
+        }
+    )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from broker.access import definitions
 from broker.ports import Ports
 from common.config import Settings
 from common.console import say
@@ -24,6 +25,10 @@ class ComposeFailure(Failure):
     exit_code = ExitCode.UNAVAILABLE
 
 
+class NoDocker(ComposeFailure):
+    """Docker is not installed."""
+
+
 class Compose:
     """The Compose project, with the ports, user, password and virtual host that it is given."""
 
@@ -34,17 +39,20 @@ class Compose:
     def check(self) -> None:
         """Raise ComposeFailure, with the reason, unless an engine answers and Compose is installed."""
         if shutil.which("docker") is None:
-            raise ComposeFailure("Docker is not installed")
+            raise NoDocker("Docker is not installed")
         if self._run(["docker", "info"], 15) is None:
             raise ComposeFailure("Docker is installed, but its engine does not answer")
         if self._run(["docker", "compose", "version"], 15) is None:
             raise ComposeFailure("Docker has no Compose (the package docker-compose-plugin)")
 
+    def has_image(self) -> bool:
+        """Whether the image is on this machine, so that nothing has to be pulled."""
+        return self._run(["docker", "image", "inspect", self._image()], 15) is not None
+
     def up(self) -> None:
         """Start the container and wait until it is healthy. Raises ComposeFailure; nothing runs then."""
-        image = self._compose("config", "--images", timeout=15).strip()
-        if self._run(["docker", "image", "inspect", image], 15) is None:
-            say(f"pulling the image {image} (once)")
+        if not self.has_image():
+            say(f"pulling the image {self._image()} (once)")
             self._compose("pull", "-q", SERVICE, timeout=PULL_TIMEOUT)
         try:
             self._compose("up", "-d", "--wait", "--wait-timeout", str(START_TIMEOUT), timeout=START_TIMEOUT + 30)
@@ -70,9 +78,20 @@ class Compose:
         except ComposeFailure:
             return False
 
-    def ctl(self, *arguments: str, stdin: str = "") -> str:
-        """Run ``rabbitmqctl`` in the container; its output. Raises ComposeFailure."""
-        return self._compose("exec", "-T", SERVICE, "rabbitmqctl", "-q", *arguments, stdin=stdin, timeout=60)
+    def publishes(self, port: int) -> bool:
+        """Whether the project's container runs and is what answers at this port of this machine."""
+        try:
+            return self._compose("port", SERVICE, "5672", timeout=15).strip().endswith(f":{port}")
+        except ComposeFailure:
+            return False
+
+    def mend_access(self) -> None:
+        """Make the running broker accept the settings' user, password and virtual host. Raises ComposeFailure."""
+        # As the server's user, because it is the server that reads the file.
+        script = "trap 'rm -f /tmp/access.json' EXIT; umask 077; cat > /tmp/access.json; "
+        script += "rabbitmqctl -q import_definitions /tmp/access.json"
+        exec_as_server = ("exec", "-T", "-u", "rabbitmq", SERVICE, "sh", "-ec")
+        self._compose(*exec_as_server, script, stdin=definitions(self.settings), timeout=60)
 
     def logs_command(self, follow: bool) -> tuple[list[str], dict[str, str]]:
         """The command that prints the container's log, and the environment it needs."""
@@ -84,6 +103,9 @@ class Compose:
             *(["-f"] if follow else []),
             SERVICE,
         ], self._environment()
+
+    def _image(self) -> str:
+        return self._compose("config", "--images", timeout=15).strip()
 
     def _environment(self) -> dict[str, str]:
         """The environment that the file's variables are taken from."""

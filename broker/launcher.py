@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from broker.access import mend_access
-from broker.compose import Compose, ComposeFailure
+from broker.compose import Compose, ComposeFailure, NoDocker
 from broker.node import PrivateNode
 from broker.packages import InstallFailure, install
 from broker.ports import Ports, is_listening, is_taken
@@ -100,17 +99,16 @@ class Launcher:
             # For its text: it says what is wrong.
             connect("broker", self.settings, deadline=0.1).close()
         say(self._headline())
-        say(f"  runs as     {self._whereabouts()}")
-        say(f"  AMQP        {self.settings.url}")
+        rows = [("runs as", self._whereabouts()), ("AMQP", self.settings.url)]
         try:
             with Management(self.settings) as management:
                 listeners = management.overview().get("listeners", [])
                 plugins = _enabled_plugins(management)
         except ManagementFailure as failure:
-            say(f"  management  {failure}")
+            self._say([*rows, ("management", str(failure))])
             return
         host = str(self.settings.addresses[0].host)
-        say(f"  management  {self.settings.management_url}")
+        rows.append(("management", self.settings.management_url))
         published = self._published()
         for listener in listeners:
             name = PROTOCOLS.get(listener["protocol"])
@@ -118,8 +116,13 @@ class Launcher:
                 port = published.get(listener["protocol"], listener["port"])
                 scheme = "http://" if listener["protocol"] == "http/prometheus" else ""
                 path = "/metrics" if scheme else ""
-                say(f"  {name:<11} {scheme}{host}:{port}{path}")
-        say(f"  plugins     {' '.join(sorted(plugins))}")
+                rows.append((name, f"{scheme}{host}:{port}{path}"))
+        rows.append(("plugins", " ".join(sorted(plugins))))
+        self._say(rows)
+
+    def _say(self, rows: list[tuple[str, str]]) -> None:
+        for name, text in rows:
+            say(f"  {name:<18}  {text}")
 
     def logs(self, follow: bool = False) -> None:
         """Print the log of the broker that ``up`` started; with ``follow``, until Ctrl-C."""
@@ -142,7 +145,7 @@ class Launcher:
         except (AccessRefused, VhostNotFound):
             if started is None:
                 raise
-            mend_access(started.ctl, self.settings)
+            started.mend_access()
             connect("broker", self.settings).close()
         return True
 
@@ -173,7 +176,8 @@ class Launcher:
             except ComposeFailure as failure:
                 if way:
                     raise
-                say(f"not with Docker: {failure}")
+                if not isinstance(failure, NoDocker):
+                    say(f"not with Docker: {failure}")
             else:
                 return
         if find_server() is None:
@@ -272,6 +276,9 @@ class Launcher:
                 where = _short(node.directory)
                 return f"a private node of this machine's rabbitmq-server (process {node.pid}), in {where}"
             case None:
+                by_hand = Compose(self.settings, Ports(amqp=self.settings.addresses[0].port))
+                if by_hand.publishes(by_hand.ports.amqp):
+                    return "the container of docker-compose.yml, not started by this program"
                 return "a broker that was not started from here"
 
     def _published(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ from types import TracebackType
 
 import psutil
 
-from broker.access import mend_access
+from broker.access import definitions
 from broker.ports import Ports, is_listening
 from broker.server import Server, find_server
 from common.config import Address, Settings
@@ -181,13 +181,23 @@ class PrivateNode:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def ctl(self, *arguments: str, program: str = "rabbitmqctl", stdin: str = "", timeout: float = 60.0) -> str:
+    def mend_access(self) -> None:
+        """Make the running node accept the settings' user, password and virtual host. Raises NodeFailure."""
+        file = self.directory / "access.json"
+        file.touch(mode=0o600)
+        try:
+            file.write_text(definitions(self._given), encoding="utf-8")
+            self.ctl("import_definitions", str(file))
+        finally:
+            file.unlink()
+
+    def ctl(self, *arguments: str, program: str = "rabbitmqctl", timeout: float = 60.0) -> str:
         """Run ``rabbitmqctl`` (or another of its family) against this node; its output. Raises NodeFailure."""
         command = [self.server.program(program), "-q", *arguments]
         try:
             result = subprocess.run(
                 command,
-                input=stdin,
+                stdin=subprocess.DEVNULL,
                 env=self._environment(),
                 cwd=self.directory,
                 capture_output=True,
@@ -327,7 +337,7 @@ class PrivateNode:
             connect("broker", self.settings).close()
         except (AccessRefused, VhostNotFound):
             # Its data is older than the settings.
-            mend_access(self.ctl, self._given)
+            self.mend_access()
             connect("broker", self.settings).close()
         except ConnectionFailure as failure:
             if not failure.transient:

@@ -119,6 +119,13 @@ def test_it_happens_as_it_is_written_when_the_broker_restarts(
     judge(result, len(scenario.blocks), report, f"a {version} that restarts")
 
 
+def test_no_other_text_promises_what_is_not_played() -> None:
+    played = {ROOT / example.scenario.source for example in EXAMPLES}
+    texts = [path for path in (*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")) if path not in played]
+    assert ROOT / "README.md" in texts
+    assert [block for path in texts for block in load(path).blocks] == []
+
+
 def test_examples_hide_nothing_from_the_scenario() -> None:
     left_out = [
         f"{example.scenario.source}:{block.line}"
@@ -132,12 +139,6 @@ def test_examples_hide_nothing_from_the_scenario() -> None:
 def test_every_example_is_in_the_map() -> None:
     assert EXAMPLES
     assert [example.name for example in EXAMPLES if not example.mapped] == []
-
-
-def test_the_root_readme_can_be_read() -> None:
-    scenario = load(ROOT / "README.md")
-    assert scenario.title
-    assert scenario.sentence
 
 
 def test_the_list_is_the_map_with_its_sentences() -> None:

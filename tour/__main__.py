@@ -120,7 +120,9 @@ def _play(out: Console, example: Example, settings: Settings, own_broker: bool, 
 
 
 def _tell(screen: Screen, example: Example, result: Result, only_check: bool) -> None:
-    took = f"{len(example.scenario.played)} blocks, {result.seconds:.1f} s"
+    blocks = len(example.scenario.played)
+    part = f"{blocks}" if result.blocks == blocks else f"{result.blocks} of {blocks}"
+    took = f"{part} blocks, {result.seconds:.1f} s"
     if not only_check:
         screen.line(Text())
     if result.failure:

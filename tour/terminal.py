@@ -62,6 +62,8 @@ class Process:
         self._on_line, self._on_exit = on_line, on_exit
         self._lock = threading.Lock()
         self._reaped = False
+        self._over = False
+        self._count = 0
         try:
             self._popen = subprocess.Popen(
                 argv,
@@ -101,20 +103,30 @@ class Process:
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
-        for raw in self._popen.stdout:
-            text = raw.decode("utf-8", "replace").rstrip("\r\n")
-            # A carriage return begins the line anew, as in a terminal.
-            self._on_line(text.rsplit("\r", 1)[-1])
+        with self._popen.stdout as stream:
+            for raw in stream:
+                if self._over:
+                    return
+                text = raw.decode("utf-8", "replace").rstrip("\r\n")
+                self._count += 1
+                # A carriage return begins the line anew, as in a terminal.
+                self._on_line(text.rsplit("\r", 1)[-1])
 
     def _wait(self) -> None:
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
             self._signal(signal.SIGKILL)
-        code = self._popen.wait()
+        else:
+            self._popen.wait()
         with self._lock:
+            code = self._popen.wait()
             self._reaped = True
-        # A daemon that it has started may hold the pipe open for ever.
-        self._reader.join(_DRAIN)
+        # A daemon that it has started may hold the pipe open for ever; what that prints is not the command's.
+        before = -1
+        while self._reader.is_alive() and self._count != before:
+            before = self._count
+            self._reader.join(_DRAIN)
+        self._over = True
         self._on_exit(128 - code if code < 0 else code)
 
 

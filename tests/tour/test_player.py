@@ -26,26 +26,27 @@ PROGRAMS = {
     "say.py": "import sys; print(*sys.argv[1:], sep='\\n')",
     # Says what lies in the file "letters", line by line, until Ctrl-C; "seen" is how far it is.
     "worker.py": """
-        import os, sys, time
+        import os, signal, sys, time
+        # No KeyboardInterrupt: raised while a file is being thrown away, it would be lost.
+        stop = []
+        signal.signal(signal.SIGINT, lambda *_: stop.append(True))
         open('pid', 'w').write(str(os.getpid()))
+        print(' [*] Waiting')
         done = 0
-        try:
-            print(' [*] Waiting')
-            while True:
-                lines = open('letters').read().splitlines()
-                for line in lines[done:]:
-                    print(f' [x] Received {line!r}')
-                    open('seen', 'a').write(line)
-                    if line == 'crash':
-                        sys.exit(3)
-                    if line == 'end':
-                        sys.exit(0)
-                done = len(lines)
-                time.sleep(0.01)
-        except KeyboardInterrupt:
-            if '--polite' in sys.argv:
-                print('Bye')
-            sys.exit(5 if '--rude' in sys.argv else 0)
+        while not stop:
+            lines = open('letters').read().splitlines()
+            for line in lines[done:]:
+                print(f' [x] Received {line!r}')
+                open('seen', 'a').write(line)
+                if line == 'crash':
+                    sys.exit(3)
+                if line == 'end':
+                    sys.exit(0)
+            done = len(lines)
+            time.sleep(0.01)
+        if '--polite' in sys.argv:
+            print('Bye')
+        sys.exit(5 if '--rude' in sys.argv else 0)
     """,
     "send.py": "import sys; open('letters', 'a').write(sys.argv[1] + '\\n'); print(f' [x] Sent {sys.argv[1]!r}')",
     # Returns when the worker has seen a letter, or has ended.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -21,7 +23,7 @@ from broker.node import PrivateNode
 from broker.packages import InstallFailure, install
 from broker.ports import Ports, is_listening, is_taken
 from broker.server import find_server, shared_plugins
-from common.config import Settings, SettingsError
+from common.config import ENV_FILE, Settings, SettingsError
 from common.connection import AccessRefused, VhostNotFound, connect, server_version
 from common.console import say, warn
 from common.errors import ExitCode, Failure
@@ -241,11 +243,10 @@ class Launcher:
         if is_taken(address, management):
             raise SettingsError(
                 f"port {management}, meant for the management UI, is used by another program; "
-                "set RABBITMQ_MANAGEMENT_URL to a free one"
+                "set RABBITMQ_MANAGEMENT_PORT to a free one"
             )
-        shift = amqp - Ports().amqp
-        moved = {name: port + shift if 1024 < port + shift < 65536 else port for name, port in asdict(Ports()).items()}
-        return Ports(**moved | {"amqp": amqp, "management": management}).settled(address, ("amqp", "management"))
+        environ = {**(dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}), **os.environ}
+        return Ports.load(amqp, management, environ).settled(address, ("amqp", "management"))
 
     # What was started.
 

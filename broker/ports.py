@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+
+from common.config import SettingsError
 
 # Below the range that Linux (32768) and macOS (49152) hand out to outgoing connections: a port from there could be
 # gone by the time a node is started again.
@@ -32,6 +34,22 @@ class Ports:
         """Ports that nobody holds now, for a throw-away node."""
         names = [field.name for field in fields(cls)]
         return cls(**dict(zip(names, _free(address, len(names)), strict=True)))
+
+    @classmethod
+    def load(cls, amqp: int, management: int, environ: Mapping[str, str | None]) -> Ports:
+        """The ports of ``environ`` (``RABBITMQ_MQTT_PORT``, …) beside these two.
+
+        What it does not tell is RabbitMQ's own port, moved as far as ``amqp`` is from 5672. Raises SettingsError.
+        """
+        ports = {}
+        for name, default in asdict(cls()).items():
+            variable = f"RABBITMQ_{name.upper()}_PORT"
+            text = environ.get(variable) or ""
+            if text and (not text.isdecimal() or not 0 < int(text) < 65536):
+                raise SettingsError(f"{variable} must be a whole number from 1 to 65535, not {text!r}")
+            moved = default + amqp - cls.amqp
+            ports[name] = int(text) if text else moved if 1024 < moved < 65536 else default
+        return cls(**ports | {"amqp": amqp, "management": management})
 
     def settled(self, address: str, keep: Collection[str] = ()) -> Ports:
         """These ports, but each that is taken or used twice is replaced by a free one, unless ``keep`` names it."""

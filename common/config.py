@@ -120,7 +120,7 @@ class _Reader:
         if not addresses:
             raise SettingsError(f"{variable} names no host; write for example {variable}=localhost")
         host = addresses[0].host
-        management = f"http://{f'[{host}]' if ':' in host else host}:15672"
+        management = f"http://{f'[{host}]' if ':' in host else host}:{self.port('RABBITMQ_MANAGEMENT_PORT', 15672)}"
         return Settings(
             addresses=addresses,
             user=user,

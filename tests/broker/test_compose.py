@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from dotenv import dotenv_values
 
 from broker.compose import Compose, ComposeFailure
 from broker.ports import Ports, is_listening
@@ -17,6 +19,14 @@ from common.connection import connect
 from tests.broker.conftest import ROOT, Place
 
 pytestmark = pytest.mark.xdist_group("broker.compose")
+
+
+def test_its_defaults_are_those_of_the_example_file() -> None:
+    example = dotenv_values(ROOT / ".env.example")
+    told = re.findall(r"\$\{(\w+):-([^}]*)\}", (ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert len(told) >= 11
+    assert dict(told) == {name: example[name] for name, _ in told}
+    assert Ports.load(5672, 15672, example) == Ports()
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -11,7 +13,7 @@ from pika import BasicProperties, DeliveryMode
 from broker.node import NodeFailure, PrivateNode
 from broker.ports import Ports, is_listening
 from broker.server import find_server, shared_plugins
-from common.config import Settings
+from common.config import Settings, SettingsError
 from common.connection import connect
 
 pytestmark = [pytest.mark.xdist_group("broker.node"), pytest.mark.usefixtures("installed")]
@@ -88,6 +90,23 @@ def test_shared_plugins_are_those_of_the_server() -> None:
     server = find_server()
     assert server is not None
     assert set(shared_plugins()) <= server.plugins
+
+
+def test_ports_are_those_told_or_moved_together() -> None:
+    ports = Ports.load(5682, 15000, {"RABBITMQ_MQTT_PORT": "1999", "RABBITMQ_STOMP_PORT": ""})
+    assert (ports.amqp, ports.management, ports.mqtt, ports.stomp, ports.stream) == (5682, 15000, 1999, 61623, 5562)
+    with pytest.raises(SettingsError, match=r"^RABBITMQ_MQTT_PORT must be a whole number from 1 to 65535, not 'x'$"):
+        Ports.load(5672, 15672, {"RABBITMQ_MQTT_PORT": "x"})
+
+
+def test_ports_that_are_taken_or_used_twice_move() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        wanted = replace(Ports.free(), mqtt=taken)
+        wanted = replace(wanted, stomp=wanted.amqp)
+        ports = wanted.settled("127.0.0.1", ("amqp", "management"))
+    assert {name for name, port in vars(ports).items() if port != vars(wanted)[name]} == {"mqtt", "stomp"}
+    assert len(set(vars(ports).values())) == len(vars(ports))
 
 
 def test_free_ports_differ() -> None:

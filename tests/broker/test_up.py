@@ -158,7 +158,7 @@ def test_management_port_held_by_something_else(make_place: Callable[[], Place])
     assert code == ExitCode.CONFIG
     assert errors == (
         f"error: port {place.ports.management}, meant for the management UI, is used by another program; "
-        "set RABBITMQ_MANAGEMENT_URL to a free one\n"
+        "set RABBITMQ_MANAGEMENT_PORT to a free one\n"
     )
 
 

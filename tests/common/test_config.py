@@ -41,6 +41,12 @@ def test_several_hosts() -> None:
     assert [str(address) for address in settings.addresses] == ["a:7", "b:1", "[::1]:2"]
 
 
+def test_the_management_api_is_on_the_first_host_unless_told() -> None:
+    assert load(RABBITMQ_HOST="a,b", RABBITMQ_MANAGEMENT_PORT="7").management_url == "http://a:7"
+    told = load(RABBITMQ_MANAGEMENT_PORT="7", RABBITMQ_MANAGEMENT_URL="https://c/rabbitmq/")
+    assert told.management_url == "https://c/rabbitmq"
+
+
 def test_the_password_is_never_shown() -> None:
     settings = load(AMQP_URL="amqp://me:hush@localhost/")
     assert "hush" not in repr(settings) + str(settings) + settings.url

@@ -57,21 +57,22 @@ def consuming(settings: Settings, count: int) -> float:
     """Messages per second with common.consume as it is, prefetch and all."""
     stop = threading.Event()
     seen = 0
-    start = 0.0
+    start = end = 0.0
 
     def begin(_queue: str) -> None:
         nonlocal start
         start = time.perf_counter()
 
     def handle(_message: Message) -> Outcome:
-        nonlocal seen
+        nonlocal seen, end
         seen += 1
         if seen == count:
+            end = time.perf_counter()
             stop.set()
         return Outcome.ACK
 
     consume("consuming", settings, declare, handle, on_ready=begin, stop=stop)
-    return count / (time.perf_counter() - start)
+    return count / (end - start)
 
 
 def counted(settings: Settings, run: Callable[[Settings, int], float], count: int) -> float:

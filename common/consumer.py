@@ -26,8 +26,13 @@ from common.connection import ChannelFailure, Connection, ConnectionFailure, Not
 from common.errors import Failure
 from common.messages import Message
 
-SETTLED_SECONDS = 10.0
+STEADY_SECONDS = 10.0
 """A consumer that broke sooner than this after it began waits longer and longer before it begins again."""
+
+LINGER_SECONDS = 0.2
+"""How long a channel stays open after the last acknowledgement. RabbitMQ passes a burst of them on to a quorum queue
+little by little, and forgets those it has not passed on when the channel closes: they would be delivered again.
+(Measured on 3.10 and 4.3: after every other stop under load without it, never with 0.03.)"""
 
 
 class Outcome(Enum):
@@ -114,6 +119,7 @@ class _Session:
         self.channel = channel
         self.queue = queue_name
         self.unsettled: dict[int, Message] = {}
+        self.last_settled = 0.0
         self._jobs = jobs
         self._results: deque[_Result] = deque()
         self._waking = False
@@ -142,6 +148,7 @@ class _Session:
         """Return a message that no handler has seen. (A nack: since RabbitMQ 4.3, a reject would count as a try.)"""
         del self.unsettled[tag]
         self.channel.basic_nack(tag, requeue=True)
+        self.last_settled = time.monotonic()
 
     def _settle(self) -> None:
         if not self.channel.is_open:
@@ -165,6 +172,7 @@ class _Session:
                 self.channel.basic_ack(tag)
         if together:
             self.channel.basic_ack(together, multiple=True)
+        self.last_settled = time.monotonic()
 
 
 _Jobs = queue.SimpleQueue[tuple[_Session, int, Message] | None]
@@ -260,7 +268,7 @@ class _Consumer:
             if broken is None:
                 return
             console.warn(f"{broken}; connecting again")
-            delay = 0.0 if time.monotonic() - began > SETTLED_SECONDS else min(5.0, 2 * delay + 0.1)
+            delay = 0.0 if time.monotonic() - began > STEADY_SECONDS else min(5.0, 2 * delay + 0.1)
             self.sleep(delay * random.random())
 
     def open(self) -> _Session | None:
@@ -337,6 +345,7 @@ class _Consumer:
             session.connection.process_data_events(time_limit=left)
         if session.unsettled and session.channel.is_open:
             console.warn(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
+        session.connection.sleep(max(0.0, session.last_settled + LINGER_SECONDS - time.monotonic()))
 
     def take_jobs(self) -> list[int]:
         """The delivery tags of the messages that no handler has begun; now none will."""

@@ -567,6 +567,26 @@ def test_stops_at_once_when_idle(settings: Settings) -> None:
         assert time.monotonic() - began < 2
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_stopping_under_load_loses_no_acknowledgement(settings: Settings, threads: int) -> None:
+    fill(settings, numbers(4000))
+    seen: list[str] = []
+    for stops in range(1, 13):
+        stop = threading.Event()
+
+        def handler(message: Message, stop: threading.Event = stop, enough: int = 300 * stops) -> Outcome:
+            seen.append(message.text())
+            if len(seen) >= enough:
+                stop.set()
+            if len(seen) % 7 == 0:
+                time.sleep(0.0005)  # lets the others in between: many acknowledgements rather than few large ones
+            return Outcome.ACK
+
+        if len(seen) < 300 * stops:
+            consume("tests", settings, declare, handler, stop=stop, threads=threads)
+    assert Counter(seen) + Counter(drain(settings, QUEUE, 4000 - len(seen))) == Counter(numbers(4000))
+
+
 def test_stops_at_once_while_the_broker_is_away(settings: Settings) -> None:
     with Proxy(settings.addresses[0]) as proxy:
         through = replace(settings, addresses=(proxy.address,))

@@ -6,6 +6,7 @@ down     stop what `up` started; its data stays
 restart  stop and start what `up` started
 status   where it runs, its version, its addresses, its plugins
 logs     the log of what `up` started
+cluster  up, down or status of three private nodes on ports 5681 to 5683, beside the broker of `up`
 queues   what waits in which queue of the configured virtual host
 """
 
@@ -22,7 +23,8 @@ from common.config import Settings
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("command", choices=["up", "down", "restart", "status", "logs", "queues"])
+    parser.add_argument("command", choices=["up", "down", "restart", "status", "logs", "queues", "cluster"])
+    parser.add_argument("action", nargs="?", choices=["up", "down", "status"], help="cluster: what to do")
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
     parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
@@ -31,6 +33,8 @@ def main() -> None:
         "--directory", type=Path, default=directory, help="where the private node lives (BROKER_DIRECTORY, or .broker)"
     )
     arguments = parser.parse_args()
+    if (arguments.command == "cluster") != bool(arguments.action):
+        parser.error("up, down or status goes with cluster, and with nothing else")
     launcher = Launcher(Settings.load(), arguments.directory.resolve())
     match arguments.command:
         case "up":
@@ -43,6 +47,8 @@ def main() -> None:
             launcher.status()
         case "logs":
             launcher.logs(arguments.follow)
+        case "cluster":
+            launcher.cluster(arguments.action)
         case "queues":
             for line in queues.table(launcher.settings):
                 console.say(line)

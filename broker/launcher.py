@@ -18,6 +18,7 @@ from dotenv import dotenv_values
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from broker.cluster import Cluster
 from broker.compose import Compose, ComposeFailure, NoDocker
 from broker.node import PrivateNode
 from broker.packages import InstallFailure, install
@@ -126,6 +127,28 @@ class Launcher:
         for name, text in rows:
             say(f"  {name:<18}  {text}")
 
+    def cluster(self, action: str) -> None:
+        """Three private nodes: "up", "down" or "status". Raises a Failure if they cannot be had."""
+        with self._lock():
+            if action == "up" and find_server() is None:
+                self._install()
+            cluster = Cluster(self.directory / "cluster", self.settings)
+            match action:
+                case "up":
+                    say(f"starting three private nodes of RabbitMQ {cluster.nodes[0].server.version}")
+                    cluster.start()
+                case "down":
+                    cluster.stop()
+                    say(f"stopped the three nodes; their data stays in {_short(cluster.directory)}")
+                    return
+            for node in cluster.nodes:
+                state = f"process {node.pid}, {node.settings.management_url}" if node.running else "off"
+                say(f"  {node.name:<18}  {node.settings.addresses[0]}  {state}")
+            if not any(node.running for node in cluster.nodes):
+                raise NoBroker("the cluster is off; start it with: python -m broker cluster up")
+            say(f"to use it: export RABBITMQ_HOST={','.join(map(str, cluster.settings.addresses))}")
+            say(f"           export RABBITMQ_MANAGEMENT_URL={cluster.settings.management_url}")
+
     def logs(self, follow: bool = False) -> None:
         """Print the log of the broker that ``up`` started; with ``follow``, until Ctrl-C."""
         started = self._started()
@@ -171,6 +194,9 @@ class Launcher:
             raise NoBroker(
                 f"the broker of this folder runs on port {started.ports.amqp}; stop it first: python -m broker down"
             )
+        if isinstance(started, PrivateNode):
+            # It has been killed, or the machine restarted: what is left of it may hold a port.
+            started.stop()
         ports = self._ports(address)
         if way != "node":
             try:
@@ -183,17 +209,18 @@ class Launcher:
             else:
                 return
         if find_server() is None:
-            try:
-                if not may_install:
-                    raise InstallFailure("no rabbitmq-server is installed on this machine")
-                install(self.directory / "install.log")
-            except InstallFailure:
-                warn(
-                    "To get a RabbitMQ, install Docker with Compose, or the package rabbitmq-server (macOS: rabbitmq),"
-                )
-                warn("and run this again; or name a broker elsewhere in AMQP_URL or in .env (see .env.example).")
-                raise
+            self._install(may_install)
         self._start_node(address, ports)
+
+    def _install(self, may_install: bool = True) -> None:
+        try:
+            if not may_install:
+                raise InstallFailure("no rabbitmq-server is installed on this machine")
+            install(self.directory / "install.log")
+        except InstallFailure:
+            warn("To get a RabbitMQ, install Docker with Compose, or the package rabbitmq-server (macOS: rabbitmq),")
+            warn("and run this again; or name a broker elsewhere in AMQP_URL or in .env (see .env.example).")
+            raise
 
     def _start_compose(self, ports: Ports) -> None:
         compose = Compose(self.settings, ports)

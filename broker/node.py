@@ -6,7 +6,6 @@ the system's own service, its data and its configuration are neither used nor to
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -14,15 +13,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-import psutil
-
 from broker.access import definitions
-from broker.ports import Ports, is_listening
+from broker.daemon import Daemon
+from broker.epmd import Epmd
+from broker.ports import Ports, is_listening, is_taken
 from broker.server import Server, find_server
 from common.config import Address, Settings
 from common.connection import AccessRefused, ConnectionFailure, VhostNotFound, connect
@@ -33,31 +31,22 @@ START_TIMEOUT = 120.0
 STOP_TIMEOUT = 60.0
 
 
+# Which port of Ports a plugin listens at.
+_PORTS = {
+    "rabbitmq_management": "management",
+    "rabbitmq_prometheus": "prometheus",
+    "rabbitmq_stream": "stream",
+    "rabbitmq_mqtt": "mqtt",
+    "rabbitmq_stomp": "stomp",
+    "rabbitmq_web_mqtt": "web_mqtt",
+    "rabbitmq_web_stomp": "web_stomp",
+}
+
+
 class NodeFailure(Failure):
     """The node did not start, or a command to it failed."""
 
     exit_code = ExitCode.UNAVAILABLE
-
-
-@dataclass(frozen=True)
-class _Process:
-    """A process by its id and the time it was created, because ids are used again."""
-
-    pid: int
-    created: float
-
-    @classmethod
-    def of(cls, pid: int) -> _Process:
-        return cls(pid, psutil.Process(pid).create_time())
-
-    def find(self) -> psutil.Process | None:
-        try:
-            process = psutil.Process(self.pid)
-            # The kernel rounds the time to ticks, and the clock may be adjusted.
-            alive = abs(process.create_time() - self.created) < 2 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return process if alive else None
 
 
 class PrivateNode:
@@ -78,14 +67,16 @@ class PrivateNode:
         name: str = "rabbit",
         cookie: str | None = None,
         address: str = "127.0.0.1",
+        epmd: Epmd | None = None,
     ) -> None:
         """Nothing is started yet.
 
         ``directory`` holds the node's data and logs, and is made if it is missing. ``ports``: free ones by default.
         User, password and virtual host are those of ``settings`` (guest, guest and ``/``). ``plugins``: those that
         the server does not have are left out. ``configuration`` is added to the shared ``rabbitmq.conf``, in its
-        format. Nodes that are to form a cluster need the same ``cookie``, the same ``ports.epmd`` and different
-        names. Raises NodeFailure if no rabbitmq-server of 3.10 or later is installed.
+        format. Nodes that are to form a cluster need the same ``cookie``, the same ``epmd`` (which is then not
+        this node's to stop) and different names. Raises NodeFailure if no rabbitmq-server of 3.10 or later is
+        installed.
         """
         server = find_server()
         if server is None:
@@ -101,7 +92,9 @@ class PrivateNode:
         self.configuration = configuration
         self._cookie = cookie or secrets.token_hex(16)
         self._given = settings or Settings()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._daemon = Daemon(self.directory, "server")
+        self._own_epmd = epmd is None
+        self._epmd = epmd or Epmd(self.directory, self.ports.epmd)
 
     # What others need to know of it.
 
@@ -124,12 +117,12 @@ class PrivateNode:
     @property
     def running(self) -> bool:
         """Whether the server's process is there (not: whether it answers)."""
-        return self._process("server") is not None
+        return self._daemon.find() is not None
 
     @property
     def pid(self) -> int | None:
         """The process id of the Erlang virtual machine that is the broker, or None."""
-        process = self._process("server")
+        process = self._daemon.find()
         return process.pid if process else None
 
     # Its life.
@@ -151,9 +144,10 @@ class PrivateNode:
         if self.running:
             self._wait_until_ready(timeout)
             return
+        self._check_ports()
         self._prepare()
         try:
-            self._start_epmd()
+            self._epmd.start()
             self._start_server()
             self._wait_until_ready(timeout)
         except BaseException:
@@ -164,12 +158,12 @@ class PrivateNode:
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Stop it in good order, and the port mapper with it; killed after ``timeout`` seconds. No-op if it is off."""
-        self._end("server", signal.SIGTERM, timeout)
+        self._daemon.end(signal.SIGTERM, timeout)
         self._stop_epmd()
 
     def kill(self) -> None:
         """End it at once with SIGKILL, as a power cut does; its data stays as it is."""
-        self._end("server", signal.SIGKILL, 10)
+        self._daemon.end(signal.SIGKILL, 10)
 
     def restart(self, timeout: float = START_TIMEOUT) -> None:
         """Stop it in good order and start it again."""
@@ -218,6 +212,16 @@ class PrivateNode:
 
     # How.
 
+    def _check_ports(self) -> None:
+        """Raise NodeFailure if somebody holds a port; RabbitMQ's own words for it fill a page."""
+        used = {"amqp", "distribution"} | {name for plugin, name in _PORTS.items() if plugin in self.plugins}
+        if self._own_epmd and not self._epmd.running:
+            used.add("epmd")
+        for name in sorted(used):
+            port = getattr(self.ports, name)
+            if is_taken(self.address, port):
+                raise NodeFailure(f"port {port}, meant for {name}, is used by another program")
+
     def _prepare(self) -> None:
         for folder in ("data", "log"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
@@ -235,21 +239,14 @@ class PrivateNode:
         at = f"[{self.address}]" if ":" in self.address else self.address
         ports = self.ports
         lines = [f"listeners.tcp.default = {at}:{ports.amqp}"]
-        for plugin, port, keys in (
-            ("rabbitmq_management", ports.management, "management.tcp"),
-            ("rabbitmq_prometheus", ports.prometheus, "prometheus.tcp"),
-            ("rabbitmq_web_stomp", ports.web_stomp, "web_stomp.tcp"),
-            ("rabbitmq_web_mqtt", ports.web_mqtt, "web_mqtt.tcp"),
-        ):
-            if plugin in self.plugins:
-                lines += [f"{keys}.ip = {self.address}", f"{keys}.port = {port}"]
-        for plugin, port, keys in (
-            ("rabbitmq_stream", ports.stream, "stream.listeners.tcp"),
-            ("rabbitmq_mqtt", ports.mqtt, "mqtt.listeners.tcp"),
-            ("rabbitmq_stomp", ports.stomp, "stomp.listeners.tcp"),
-        ):
-            if plugin in self.plugins:
-                lines.append(f"{keys}.1 = {at}:{port}")
+        for plugin, name in _PORTS.items():
+            port = getattr(ports, name)
+            if plugin not in self.plugins:
+                continue
+            if name in ("stream", "mqtt", "stomp"):
+                lines.append(f"{name}.listeners.tcp.1 = {at}:{port}")
+            else:
+                lines += [f"{name}.tcp.ip = {self.address}", f"{name}.tcp.port = {port}"]
         if "rabbitmq_stream" in self.plugins:
             # What the stream protocol tells its clients to connect to; the machine's host name otherwise.
             lines += [f"stream.advertised_host = {self.address}", f"stream.advertised_port = {ports.stream}"]
@@ -267,7 +264,7 @@ class PrivateNode:
             "LC_ALL": "C.UTF-8",
             # Erlang looks for its cookie there.
             "HOME": str(here),
-            "ERL_EPMD_PORT": str(self.ports.epmd),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP_SECONDS": "0",
             # The script becomes the server, instead of waiting for it as one more process.
@@ -290,34 +287,15 @@ class PrivateNode:
             "RABBITMQ_DEFAULT_VHOST": self._given.vhost,
         }
 
-    def _start_epmd(self) -> None:
-        # Erlang would start one by itself, as a daemon on all addresses that outlives the node.
-        if not is_listening("127.0.0.1", self.ports.epmd):
-            self._spawn("epmd", [_epmd_program(), "-port", str(self.ports.epmd), "-address", "127.0.0.1"])
-
     def _stop_epmd(self) -> None:
-        self._end("epmd", signal.SIGTERM, 10)
+        if self._own_epmd:
+            self._epmd.stop()
 
     def _start_server(self) -> None:
         # Many systems allow 1024 open files, which is some 900 connections.
         more_files = 'ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)" 2>/dev/null; exec "$0"'
-        self._spawn("server", ["/bin/sh", "-c", more_files, self.server.program("rabbitmq-server")])
-
-    def _spawn(self, role: str, command: list[str]) -> None:
-        with (self.directory / "log" / f"{role}.out").open("wb") as output:
-            child = subprocess.Popen(
-                command,
-                env=self._environment(),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # A session of its own: a Ctrl-C in the reader's terminal is not meant for it.
-                start_new_session=True,
-            )
-        self._children[role] = child
-        # For the `python -m broker down` of another time.
-        self._write(f"{role}.json", json.dumps(asdict(_Process.of(child.pid))))
+        command = ["/bin/sh", "-c", more_files, self.server.program("rabbitmq-server")]
+        self._daemon.start(command, self._environment())
 
     def _wait_until_ready(self, timeout: float) -> None:
         end = time.monotonic() + timeout
@@ -339,57 +317,16 @@ class PrivateNode:
             # Its data is older than the settings.
             self.mend_access()
             connect("broker", self.settings).close()
-        except ConnectionFailure as failure:
-            if not failure.transient:
-                raise
+        except ConnectionFailure:
+            # Whatever it is, on a busy machine it may be that it is still starting.
             return False
         return True
 
     def _reason(self) -> str:
         """The line of the start-up output that says why."""
-        console = self.directory / "log" / "server.out"
-        text = console.read_text(encoding="utf-8", errors="replace") if console.is_file() else ""
-        lines = [line.strip() for line in text.splitlines()]
-        told = [line for line in lines if "error" in line.lower() or "eaddrinuse" in line]
-        return (told or [line for line in lines if line] or ["it said nothing"])[0][:200]
-
-    def _end(self, role: str, number: signal.Signals, timeout: float) -> None:
-        """Signal a process of ours, wait until it and its helpers are gone, kill what remains after ``timeout``."""
-        if process := self._process(role):
-            try:
-                family = [process, *process.children(recursive=True)]
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                # It went by itself in this moment, which is what was asked for.
-                family = [process]
-            child = self._children.get(role)
-            if child is not None:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout)
-            for straggler in psutil.wait_procs(family, timeout)[1]:
-                with suppress(psutil.NoSuchProcess):
-                    straggler.kill()
-        if child := self._children.pop(role, None):
-            child.wait(10)
-        (self.directory / f"{role}.json").unlink(missing_ok=True)
-
-    def _process(self, role: str) -> psutil.Process | None:
-        try:
-            record = json.loads((self.directory / f"{role}.json").read_text(encoding="utf-8"))
-            return _Process(**record).find()
-        except (OSError, ValueError, TypeError):
-            return None
+        lines = [line.strip() for line in self._daemon.told().splitlines() if line.strip()]
+        told = [line for line in lines if "error" in line.lower()]
+        return (told or lines or ["it said nothing"])[0][:200]
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text, encoding="utf-8")
-
-
-def _epmd_program() -> str:
-    """Erlang's port mapper; it is on the PATH, or beside the Erlang that is."""
-    if path := shutil.which("epmd"):
-        return path
-    erl = shutil.which("erl")
-    found = sorted(Path(erl).resolve().parent.parent.glob("erts-*/bin/epmd")) if erl else []
-    if not found:
-        raise NodeFailure("epmd, a program of Erlang, is not found; is Erlang installed?")
-    return str(found[-1])

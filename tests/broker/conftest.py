@@ -12,10 +12,12 @@ from urllib.parse import quote
 
 import psutil
 import pytest
+from pika import BasicProperties, DeliveryMode
 
 from broker.ports import Ports
 from broker.server import find_server
 from common.config import Address, Settings
+from common.connection import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a shell, a URL or a configuration file would trip over.
@@ -73,14 +75,40 @@ class Place:
 
     def processes(self) -> list[str]:
         """The processes that work in this folder."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(self.directory):
-                    found.append(f"{process.pid} {process.name()}")
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return processes_in(self.directory)
+
+
+def processes_in(directory: Path) -> list[str]:
+    """The processes that work in a folder, but those that are over."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(directory):
+                found.append(f"{process.pid} {process.name()}")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def publish(settings: Settings, count: int) -> None:
+    """Publish ``count`` numbers to the quorum queue "kept", each confirmed."""
+    with connect("test", settings) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
+        for number in range(count):
+            properties = BasicProperties(delivery_mode=DeliveryMode.Persistent)
+            channel.basic_publish("", "kept", str(number).encode(), properties, mandatory=True)
+
+
+def drain(settings: Settings) -> list[bytes]:
+    """All that is in the queue "kept"."""
+    bodies = []
+    with connect("test", settings) as connection:
+        channel = connection.channel()
+        while (body := channel.basic_get("kept", auto_ack=True)[2]) is not None:
+            bodies.append(body)
+    return bodies
 
 
 @pytest.fixture(scope="session")

@@ -8,34 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pika import BasicProperties, DeliveryMode
 
 from broker.node import NodeFailure, PrivateNode
 from broker.ports import Ports, is_listening
 from broker.server import find_server, shared_plugins
 from common.config import Settings, SettingsError
-from common.connection import connect
+from tests.broker.conftest import drain, publish
 
 pytestmark = [pytest.mark.xdist_group("broker.node"), pytest.mark.usefixtures("installed")]
-
-
-def publish(settings: Settings, count: int) -> None:
-    with connect("test", settings) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
-        for number in range(count):
-            properties = BasicProperties(delivery_mode=DeliveryMode.Persistent)
-            channel.basic_publish("", "kept", str(number).encode(), properties, mandatory=True)
-
-
-def drain(settings: Settings) -> list[bytes]:
-    bodies = []
-    with connect("test", settings) as connection:
-        channel = connection.channel()
-        while (body := channel.basic_get("kept", auto_ack=True)[2]) is not None:
-            bodies.append(body)
-    return bodies
 
 
 def test_life_of_a_node(tmp_path: Path) -> None:
@@ -84,6 +64,17 @@ def test_a_node_that_cannot_start_says_why_and_is_gone(tmp_path: Path) -> None:
         node.start()
     assert not node.running
     assert not is_listening("127.0.0.1", node.ports.epmd)
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    node = PrivateNode(tmp_path / "node")
+    with (
+        socket.create_server(("127.0.0.1", node.ports.distribution)),
+        pytest.raises(
+            NodeFailure, match=rf"^port {node.ports.distribution}, meant for distribution, is used by another"
+        ),
+    ):
+        node.start()
 
 
 def test_shared_plugins_are_those_of_the_server() -> None:

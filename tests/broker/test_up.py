@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from broker.launcher import Launcher
@@ -113,8 +116,19 @@ def test_another_port_while_ours_runs(place: Place, make_place: Callable[[], Pla
     )
 
 
-def test_restart_and_down(place: Place) -> None:
-    assert place.run("restart")[0] == 0
+def test_a_broker_that_was_killed_is_started_again(place: Place) -> None:
+    servers = [line.split()[0] for line in place.processes() if "beam" in line]
+    assert len(servers) == 1
+    os.kill(int(servers[0]), signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(int(servers[0]))], 10)
+    code, output, _ = place.run("up")
+    assert code == 0
+    assert "starting a private node" in output
+    # The port mapper of the one before has gone with it.
+    assert [line.split()[1] for line in place.processes()].count("epmd") == 1
+
+
+def test_down(place: Place) -> None:
     code, output, _ = place.run("down")
     assert code == 0
     assert output.startswith("stopped the private node")

@@ -15,7 +15,7 @@ demo: .venv/.runtime ## get a RabbitMQ running and play the examples, or one of 
 
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
-	@$(BIN)/python -m pytest -n 4 --dist worksteal
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 broker: .venv/.runtime ## start a RabbitMQ, unless one answers already
 	@$(BIN)/python -m broker up

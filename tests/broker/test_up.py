@@ -33,9 +33,17 @@ esac
 """
 
 
+@pytest.fixture
+def place(started: Place) -> Place:
+    """Where a broker runs that ``up`` has started; again, if the test before has stopped it."""
+    if not started.processes():
+        assert started.run("up")[0] == 0
+    return started
+
+
 @pytest.fixture(scope="module")
-def place(make_place: Callable[[], Place]) -> Place:
-    """Where a broker runs that ``up`` has started, for all tests of this module."""
+def started(make_place: Callable[[], Place]) -> Place:
+    """One broker for all tests of this module."""
     place = make_place()
     programs = place.directory / "bin"
     programs.mkdir()

@@ -44,9 +44,15 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     subprocess.run(["docker", "compose", "down", "-v"], cwd=ROOT, env=os.environ, capture_output=True, check=True)
 
 
-@pytest.mark.usefixtures("project")
-def test_the_life_of_the_container(make_place: Callable[[], Place]) -> None:
-    place = make_place()
+@pytest.fixture
+def place(project: None, make_place: Callable[[], Place]) -> Iterator[Place]:  # noqa: ARG001  comes first, goes last
+    """A place for the project, left while the project still has its name: later, `down` would mean the reader's."""
+    made = make_place()
+    yield made
+    made.run("down")
+
+
+def test_the_life_of_the_container(place: Place) -> None:
     code, output, errors = place.run("up", "--way", "compose")
     assert (code, errors) == (0, "")
     assert output.startswith("starting RabbitMQ with Docker Compose\nRabbitMQ ")

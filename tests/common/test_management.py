@@ -126,13 +126,13 @@ def test_who_is_connected_is_seen_and_can_be_closed(api: Management, here: Setti
     channel.basic_qos(prefetch_count=7)
     tag = channel.basic_consume(NAME, lambda *_: None)
 
-    # An entry is there at once, with its details following when the broker takes its next sample.
-    consumer = eventually(api.consumers)[0]
+    # An entry is there before its details, which come with the broker's next sample.
+    consumer = eventually(lambda: [c for c in api.consumers() if c.connection])[0]
     assert (consumer.tag, consumer.queue, consumer.prefetch, consumer.active) == (tag, NAME, 7, True)
     found = eventually(lambda: [c for c in api.connections() if c.label == "tests.management watched"])[0]
     assert (found.vhost, found.protocol) == (here.vhost, "AMQP 0-9-1")
     assert consumer.connection == found.name
-    opened = eventually(api.channels)[0]
+    opened = eventually(lambda: [c for c in api.channels() if c.connection])[0]
     assert (opened.connection, opened.number) == (found.name, channel.channel_number)
 
     api.close_connection(found.name, "tests:\nmake  room é")
@@ -215,9 +215,9 @@ def test_a_user_and_what_it_may_do(api: Management, here: Settings) -> None:
         api.delete_user(name)
 
 
-def test_a_wrong_password_is_told_without_it(here: Settings) -> None:
+def test_a_wrong_password_is_told_without_it(configured: Settings) -> None:
     with (
-        Management(replace(here, password="hush-hush")) as api,
+        Management(replace(configured, password="hush-hush")) as api,
         pytest.raises(ManagementAccessRefused, match="refused user") as caught,
     ):
         api.ping()
@@ -225,10 +225,10 @@ def test_a_wrong_password_is_told_without_it(here: Settings) -> None:
     assert "hush" not in str(caught.value) + repr(caught.value)
 
 
-def test_credentials_in_the_url_are_used_and_not_shown(here: Settings) -> None:
-    url = here.management_url.replace("://", "://somebody:hush-hush@")
+def test_credentials_in_the_url_are_used_and_not_shown(configured: Settings) -> None:
+    url = configured.management_url.replace("://", "://somebody:hush-hush@")
     with (
-        Management(replace(here, management_url=url)) as api,
+        Management(replace(configured, management_url=url)) as api,
         pytest.raises(ManagementAccessRefused, match="'somebody'") as caught,
     ):
         api.queues()
@@ -268,9 +268,9 @@ def test_what_is_not_there_is_named(api: Management, ask: Callable[[Management],
         lambda api: api.set_policy("p", ".*", {"max-length": 1}),
     ],
 )
-def test_a_missing_virtual_host_is_named(here: Settings, ask: Callable[[Management], object]) -> None:
+def test_a_missing_virtual_host_is_named(configured: Settings, ask: Callable[[Management], object]) -> None:
     with (
-        Management(replace(here, vhost="tests/none at all")) as api,
+        Management(replace(configured, vhost="tests/none at all")) as api,
         pytest.raises(NoVhost, match="virtual host 'tests/none at all' does not exist") as caught,
     ):
         ask(api)
@@ -317,34 +317,37 @@ def listening(answer: bytes | None) -> Iterator[int]:
             thread.join()
 
 
-def failure(here: Settings, url: str, **options: float) -> Failure:
-    with Management(replace(here, management_url=url), **options) as api, pytest.raises(ManagementFailure) as caught:
+def failure(configured: Settings, url: str, **options: float) -> Failure:
+    with (
+        Management(replace(configured, management_url=url), **options) as api,
+        pytest.raises(ManagementFailure) as caught,
+    ):
         api.overview()
     assert "\n" not in str(caught.value)
     return caught.value
 
 
-def test_nobody_listens(here: Settings) -> None:
+def test_nobody_listens(configured: Settings) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # taken, but not listening: nobody else can come to listen there meanwhile
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
-        told = failure(here, url)
+        told = failure(configured, url)
     assert isinstance(told, ManagementUnavailable)
     assert told.exit_code == ExitCode.UNAVAILABLE
     assert url in str(told)
     assert "make broker" in str(told)
 
 
-def test_a_host_without_an_address(here: Settings) -> None:
-    told = failure(here, "http://no-such-host.invalid:15672")
+def test_a_host_without_an_address(configured: Settings) -> None:
+    told = failure(configured, "http://no-such-host.invalid:15672")
     assert isinstance(told, ManagementUnavailable)
     assert "no-such-host.invalid" in str(told)
 
 
-def test_no_answer_in_time(here: Settings) -> None:
+def test_no_answer_in_time(configured: Settings) -> None:
     with listening(None) as port:
         began = time.monotonic()
-        told = failure(here, f"http://127.0.0.1:{port}", timeout=0.5)
+        told = failure(configured, f"http://127.0.0.1:{port}", timeout=0.5)
     assert isinstance(told, ManagementUnavailable)
     assert "did not answer in time" in str(told)
     assert time.monotonic() - began < 5
@@ -362,34 +365,34 @@ def test_no_answer_in_time(here: Settings) -> None:
     ],
     ids=["page", "redirect", "other JSON", "nothing inside", "AMQP", "nothing"],
 )
-def test_something_else_answers(here: Settings, answer: bytes) -> None:
+def test_something_else_answers(configured: Settings, answer: bytes) -> None:
     with listening(answer) as port:
-        told = failure(here, f"http://127.0.0.1:{port}")
+        told = failure(configured, f"http://127.0.0.1:{port}")
     assert isinstance(told, NotManagement)
     assert "RABBITMQ_MANAGEMENT_URL" in str(told)
 
 
-def test_an_answer_that_breaks_off_is_told(here: Settings) -> None:
+def test_an_answer_that_breaks_off_is_told(configured: Settings) -> None:
     with listening(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{"a"') as port:
-        told = failure(here, f"http://127.0.0.1:{port}")
+        told = failure(configured, f"http://127.0.0.1:{port}")
     assert "broken JSON" in str(told)
 
 
-def test_http_where_tls_is_expected(here: Settings) -> None:
+def test_http_where_tls_is_expected(configured: Settings) -> None:
     handler = http.server.BaseHTTPRequestHandler
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            told = failure(here, f"https://127.0.0.1:{server.server_port}")
+            told = failure(configured, f"https://127.0.0.1:{server.server_port}")
         finally:
             server.shutdown()
             thread.join()
     assert "TLS" in str(told)
 
 
-def test_a_proxy_of_the_environment_is_not_asked(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_not_asked(configured: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    with Management(here) as api:
+    with Management(configured) as api:
         api.ping()

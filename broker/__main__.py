@@ -23,6 +23,7 @@ from common.config import Settings
 
 def main() -> None:
     parser = console.parser(__doc__)
+    parser.prog = "python -m broker"
     parser.add_argument("command", choices=["up", "down", "restart", "status", "logs", "queues", "cluster"])
     parser.add_argument("action", nargs="?", choices=["up", "down", "status"], help="cluster: what to do")
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")

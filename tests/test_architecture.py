@@ -7,9 +7,7 @@ import importlib.util
 import inspect
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -145,7 +143,7 @@ def topology(example: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[str(path.relative_to(ROOT)) for path in EXAMPLES])
-def test_names_begin_with_their_folder(example: Path) -> None:
+def test_names_begin_with_their_folder(example: Path, settings: Settings, management: Management) -> None:
     """Each function of topology.py is called on a broker, twice, and what it made is looked at."""
     module = topology(example)
     declarations = [
@@ -154,20 +152,13 @@ def test_names_begin_with_their_folder(example: Path) -> None:
         if name.startswith("declare") and function.__module__ == module.__name__
     ]
     assert declarations, "topology.py has no declare()"
-    vhost = f"tests-architecture-{uuid.uuid4().hex[:8]}"
-    settings = replace(Settings.load(), vhost=vhost)
-    with Management(settings) as api:
-        api.create_vhost(vhost)
-        try:
-            with connect("tests.architecture", settings) as connection:
-                channel = connection.channel()
-                for function in [*declarations, *declarations]:
-                    # After the channel come names, if anything.
-                    names = ["name" for _ in list(inspect.signature(function).parameters)[1:]]
-                    function(channel, *names)
-                queues, exchanges = api.queues(), api.exchanges()
-        finally:
-            api.delete_vhost(vhost)
+    with connect("tests.architecture", settings) as connection:
+        channel = connection.channel()
+        for function in [*declarations, *declarations]:
+            # After the channel come names, if anything.
+            names = ["name" for _ in list(inspect.signature(function).parameters)[1:]]
+            function(channel, *names)
+        queues, exchanges = management.queues(), management.exchanges()
     prefix = f"{example.name}."
     made = [exchange.name for exchange in exchanges if exchange.name and not exchange.name.startswith("amq.")]
     assert queues or made, "declare() declares nothing"

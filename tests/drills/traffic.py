@@ -62,7 +62,7 @@ class Traffic:
 
     def _finish(self) -> None:
         self.wait(lambda: not self._publisher.is_alive(), 120, "the publisher to end")
-        self.wait(lambda: not self.tally.missing, 60, "what is confirmed to be seen")
+        self.wait(lambda: not self.tally.missing, 180, "what is confirmed to be seen")
         self._stop.set()
         self.wait(lambda: not self._consumer.is_alive(), 60, "the consumer to stop")
 
@@ -101,7 +101,7 @@ class Traffic:
             while not self._enough(self.tally.sent):
                 if self.tally.sent - self.tally.seen >= BACKLOG:
                     note()
-                    self.tally.wait(self._room, 60, "the consumer to catch up")
+                    self.tally.wait(self._room, 180, "the consumer to catch up")
                     continue
                 number = self.tally.sent
                 body = b"%d %s" % (number, LARGE if number % 100 == 0 else SMALL)

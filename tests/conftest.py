@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,12 @@ pytest_plugins = ["tests.support.report"]
 
 STARTING = 30.0
 """Seconds that a broker which has just been started may take to answer."""
+
+
+def pytest_configure() -> None:
+    # A shell starts what is put in the background deaf to Ctrl-C, and so would be every script that a test starts.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

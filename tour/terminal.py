@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +59,8 @@ class Process:
         # `python` and what is installed beside it are the ones that run the tour, in a shell too.
         values["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), values.get("PATH", os.defpath)))
         values.update(extra)
+        if shutil.which(argv[0], path=values["PATH"]) is None and os.sep not in argv[0]:
+            raise CommandError(f"cannot run {command!r}: {os.strerror(errno.ENOENT)}")
         if any(signal.getsignal(number) == signal.SIG_IGN for number in _SIGNALS.values()):
             argv = [sys.executable, "-c", _LISTENING, *argv]
         self._on_line, self._on_exit = on_line, on_exit

@@ -62,7 +62,7 @@ class Traffic:
 
     def _finish(self) -> None:
         self.wait(lambda: not self._publisher.is_alive(), 120, "the publisher to end")
-        self.wait(lambda: not self.tally.missing, 180, "what is confirmed to be seen")
+        self.wait(lambda: not self.tally.missing, 60, "what is confirmed to be seen")
         self._stop.set()
         self.wait(lambda: not self._consumer.is_alive(), 60, "the consumer to stop")
 
@@ -97,11 +97,11 @@ class Traffic:
                 if confirmation.error is None:
                     self.tally.confirm(number)
 
-        with Publisher("drill publisher", self._publishing, declare=_declare) as publisher:
+        with Publisher("drill publisher", self._publishing, declare=declare) as publisher:
             while not self._enough(self.tally.sent):
                 if self.tally.sent - self.tally.seen >= BACKLOG:
                     note()
-                    self.tally.wait(self._room, 180, "the consumer to catch up")
+                    self.tally.wait(self._room, 60, "the consumer to catch up")
                     continue
                 number = self.tally.sent
                 body = b"%d %s" % (number, LARGE if number % 100 == 0 else SMALL)
@@ -121,13 +121,14 @@ class Traffic:
         consume(
             "drill consumer",
             self._consuming,
-            _declare,
+            declare,
             handle,
             on_ready=lambda _: self._ready.set(),
             stop=self._stop,
         )
 
 
-def _declare(channel: BlockingChannel) -> str:
+def declare(channel: BlockingChannel) -> str:
+    """Declare the queue of the traffic; return its name."""
     channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
     return QUEUE

@@ -34,6 +34,7 @@ def send(numbers: list[int], journal: Journal) -> None:
     name = "publisher_confirms/send_orders.py"
     try:
         with Publisher(name, Settings.load(), declare=topology.declare_orders) as publisher:
+            console.say(f" [*] Orders to send: {ranges(numbers)}. To exit press CTRL+C")
             for number in numbers:
                 # Before it is sent: should we die now, the journal says that RabbitMQ may have this order.
                 journal.note("sent", number)
@@ -57,10 +58,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with Journal(arguments.journal) as journal:
-        orders = set(range(1, arguments.count + 1))
-        console.say(f" [*] Orders to send: {ranges(orders - journal.confirmed)}. To exit press CTRL+C")
+        numbers = [number for number in range(1, arguments.count + 1) if number not in journal.confirmed]
         try:
-            send(sorted(orders - journal.confirmed), journal)
+            send(numbers, journal)
         except DeliveryError as failure:
             doubt = ranges(journal.sent - journal.confirmed)
             raise OrdersLeft(f"sent and not confirmed: {doubt} ({failure.failures[0]}); start this again") from None

@@ -4,6 +4,7 @@ up       a broker that answers at the configured address is used as it is; else 
          else a private node of this machine's rabbitmq-server; else that package is installed first, if we may
 down     stop what `up` started; its data stays
 restart  stop and start what `up` started
+kill     end what `up` started at once, as a power cut does; its data stays, and `up` starts it again
 status   where it runs, its version, its addresses, its plugins
 logs     the log of what `up` started
 cluster  up, down or status of three private nodes on ports 5681 to 5683, beside the broker of `up`
@@ -24,7 +25,7 @@ from common.config import Settings
 def main() -> None:
     parser = console.parser(__doc__)
     parser.prog = "python -m broker"
-    parser.add_argument("command", choices=["up", "down", "restart", "status", "logs", "queues", "cluster"])
+    parser.add_argument("command", choices=["up", "down", "restart", "kill", "status", "logs", "queues", "cluster"])
     parser.add_argument("action", nargs="?", choices=["up", "down", "status"], help="cluster: what to do")
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
@@ -44,6 +45,8 @@ def main() -> None:
             launcher.down()
         case "restart":
             launcher.restart()
+        case "kill":
+            launcher.kill()
         case "status":
             launcher.status()
         case "logs":

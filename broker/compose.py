@@ -70,6 +70,10 @@ class Compose:
         self._compose("stop", timeout=120)
         self.up()
 
+    def kill(self) -> None:
+        """End the container with SIGKILL; it and its volume stay."""
+        self._compose("kill", SERVICE, timeout=60)
+
     @property
     def running(self) -> bool:
         """Whether the project's container is there and runs."""

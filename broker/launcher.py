@@ -96,6 +96,16 @@ class Launcher:
                     raise NoBroker("nothing to restart: no broker was started from here")
             say(self._headline())
 
+    def kill(self) -> None:
+        """End the broker that ``up`` started at once, as a power cut does; its data stays. ``up`` starts it again."""
+        with self._lock():
+            match self._started():
+                case Compose() | PrivateNode() as broker:
+                    broker.kill()
+                case None:
+                    raise NoBroker("nothing to kill: no broker was started from here")
+            say("killed the broker; its data stays, and to start it again: python -m broker up")
+
     def status(self) -> None:
         """Print where the broker runs, its version, addresses and plugins. Raises a Failure if there is none."""
         if not self._answers():
@@ -195,8 +205,9 @@ class Launcher:
                 f"the broker of this folder runs on port {started.ports.amqp}; stop it first: python -m broker down"
             )
         if isinstance(started, PrivateNode):
-            # It has been killed, or the machine restarted: what is left of it may hold a port.
+            # It has been killed, or the machine restarted: what is left of it may hold a port. Its data waits there.
             started.stop()
+            way = way or "node"
         ports = self._ports(address)
         if way != "node":
             try:

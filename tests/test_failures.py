@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pika
 import pytest
@@ -27,6 +28,8 @@ PASSWORD = "not-for-your-eyes"
 SECTION = "Every script meets every usual failure"
 TIMEOUT = 60.0
 MIB = 1024 * 1024
+SCRATCH = "SCRATCH"
+"""In a script's options: a folder of its own, for this one run."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,18 @@ RECEIVE_ALARMS = Script(
 )
 
 TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
+ANSWERS = Script("publisher_confirms/answers.py")
+# Those that publish messages of their own making, or look after them.
+CONFIRMED = [
+    *(
+        Script(f"publisher_confirms/{name}.py", queue="publisher_confirms.measured", options=("--count=10",))
+        for name in ("one_at_a_time", "in_batches", "pipelined", "in_transactions", "publisher_confirms")
+    ),
+    *(
+        Script(f"publisher_confirms/{name}.py", queue="publisher_confirms.orders", options=(f"{SCRATCH}/journal",))
+        for name in ("send_orders", "check_orders")
+    ),
+]
 
 SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
 RECEIVERS = [
@@ -85,11 +100,11 @@ RECEIVERS = [
     RECEIVE_LOGS_TOPIC,
     RECEIVE_ALARMS,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, TRY_PATTERN]
+SCRIPTS = [*SENDERS, *RECEIVERS, *CONFIRMED, TRY_PATTERN, ANSWERS]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(
-    "script", [*SENDERS, *RECEIVERS], ids=lambda script: Path(script.path).stem
+    "script", [*SENDERS, *RECEIVERS, *CONFIRMED], ids=lambda script: Path(script.path).stem
 )
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(
@@ -101,15 +116,17 @@ each_receiver = pytest.mark.parametrize(
 
 def run(script: Script, settings: Settings, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a script that is expected to end by itself."""
-    return subprocess.run(
-        [sys.executable, script.path, *script.options, *arguments],
-        cwd=ROOT,
-        env=environment(settings) | {"RABBITMQ_CONNECT_TIMEOUT": "1"},
-        input=stdin,
-        capture_output=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    with TemporaryDirectory() as scratch:
+        options = [option.replace(SCRATCH, scratch) for option in script.options]
+        return subprocess.run(
+            [sys.executable, script.path, *options, *arguments],
+            cwd=ROOT,
+            env=environment(settings) | {"RABBITMQ_CONNECT_TIMEOUT": "1"},
+            input=stdin,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
 
 
 def told(

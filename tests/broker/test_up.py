@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import http.server
-import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from broker.launcher import Launcher
@@ -125,13 +122,15 @@ def test_another_port_while_ours_runs(place: Place, make_place: Callable[[], Pla
 
 
 def test_a_broker_that_was_killed_is_started_again(place: Place) -> None:
-    servers = [line.split()[0] for line in place.processes() if "beam" in line]
-    assert len(servers) == 1
-    os.kill(int(servers[0]), signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(int(servers[0]))], 10)
+    code, output, errors = place.run("kill")
+    assert (code, errors) == (0, "")
+    assert output == "killed the broker; its data stays, and to start it again: python -m broker up\n"
+    assert not any("beam" in line for line in place.processes())
     code, output, _ = place.run("up")
     assert code == 0
     assert "starting a private node" in output
+    # In the way it was started before: what another way starts would not have its data.
+    assert "Docker" not in output
     # The port mapper of the one before has gone with it.
     assert [line.split()[1] for line in place.processes()].count("epmd") == 1
 
@@ -142,6 +141,8 @@ def test_down(place: Place) -> None:
     assert output.startswith("stopped the private node")
     assert place.processes() == []
     assert place.run("down")[:2] == (0, "nothing to stop: no broker was started from here\n")
+    code, _, errors = place.run("kill")
+    assert (code, errors) == (ExitCode.UNAVAILABLE, "error: nothing to kill: no broker was started from here\n")
     code, _, errors = place.run("status")
     assert code == ExitCode.UNAVAILABLE
     assert errors == f"error: nothing answers at localhost:{place.ports.amqp}; start RabbitMQ with: make broker\n"

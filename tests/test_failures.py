@@ -74,7 +74,17 @@ RECEIVE_ALARMS = Script(
 
 TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
 
-SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
+ORDER = Script("reliability/dead_letters/order.py", queue="dead_letters.orders")
+COOK = Script("reliability/dead_letters/cook.py", queue="dead_letters.orders")
+REPORT_TEMPERATURES = Script(
+    "reliability/dead_letters/report_temperatures.py", queue="dead_letters.temperatures", options=("180",)
+)
+SET_POLICY = Script("reliability/dead_letters/set_policy.py", queue="dead_letters.temperatures", options=("3",))
+INSPECT = Script("reliability/dead_letters/inspect_dead_letters.py", queue="dead_letters.orders.dead_letters")
+REPLAY = Script("reliability/dead_letters/replay_dead_letters.py", queue="dead_letters.orders.dead_letters")
+COMPARE_STRATEGIES = Script("reliability/dead_letters/compare_strategies.py")
+
+SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC, ORDER]
 RECEIVERS = [
     RECEIVE,
     WORKER,
@@ -84,12 +94,15 @@ RECEIVERS = [
     RECEIVE_LOGS_HEADERS,
     RECEIVE_LOGS_TOPIC,
     RECEIVE_ALARMS,
+    COOK,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, TRY_PATTERN]
+# They declare, but no text is given to them, and no message of a foreign client gets to them.
+OTHERS = [REPORT_TEMPERATURES, SET_POLICY, INSPECT, REPLAY]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, COMPARE_STRATEGIES]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(
-    "script", [*SENDERS, *RECEIVERS], ids=lambda script: Path(script.path).stem
+    "script", [*SENDERS, *RECEIVERS, *OTHERS], ids=lambda script: Path(script.path).stem
 )
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(

@@ -84,7 +84,21 @@ INSPECT = Script("reliability/dead_letters/inspect_dead_letters.py", queue="dead
 REPLAY = Script("reliability/dead_letters/replay_dead_letters.py", queue="dead_letters.orders.dead_letters")
 COMPARE_STRATEGIES = Script("reliability/dead_letters/compare_strategies.py")
 
-SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC, ORDER]
+REQUEST_PAYMENT = Script("reliability/retries/request_payment.py", queue="retries.payments")
+PAY = Script("reliability/retries/pay.py", queue="retries.payments")
+SHOW_GIVEN_UP = Script("reliability/retries/show_given_up.py", queue="retries.payments")
+
+SENDERS = [
+    SEND,
+    NEW_TASK,
+    EMIT_LOG,
+    EMIT_LOG_DIRECT,
+    EMIT_LOG_NAIVE,
+    EMIT_LOG_HEADERS,
+    EMIT_LOG_TOPIC,
+    ORDER,
+    REQUEST_PAYMENT,
+]
 RECEIVERS = [
     RECEIVE,
     WORKER,
@@ -95,9 +109,10 @@ RECEIVERS = [
     RECEIVE_LOGS_TOPIC,
     RECEIVE_ALARMS,
     COOK,
+    PAY,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them.
-OTHERS = [REPORT_TEMPERATURES, SET_POLICY, INSPECT, REPLAY]
+OTHERS = [REPORT_TEMPERATURES, SET_POLICY, INSPECT, REPLAY, SHOW_GIVEN_UP]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, COMPARE_STRATEGIES]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)

@@ -4,6 +4,7 @@ python reliability/dead_letters/replay_dead_letters.py
 python reliability/dead_letters/replay_dead_letters.py --reason rejected --limit 10
 python reliability/dead_letters/replay_dead_letters.py --id 1b2c3d4e               as inspect_dead_letters.py shows it
 python reliability/dead_letters/replay_dead_letters.py --from dead_letters.orders
+python reliability/dead_letters/replay_dead_letters.py --queue retries.payments.dead_letters --to retries.payments
 """
 
 import argparse
@@ -24,10 +25,10 @@ class NotReplayed(Failure):
     exit_code = ExitCode.UNROUTABLE
 
 
-def wanted(death: deaths.Death, properties: BasicProperties, arguments: argparse.Namespace) -> bool:
+def wanted(death: deaths.Death | None, properties: BasicProperties, arguments: argparse.Namespace) -> bool:
     return (
-        arguments.reason in (None, death.reason)
-        and arguments.origin in (None, death.queue)
+        arguments.reason in (None, death and death.reason)
+        and arguments.origin in (None, death and death.queue)
         and (properties.message_id or "").startswith(arguments.id)
     )
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--reason", help="only those that died of this: rejected, expired, maxlen or delivery_limit")
     parser.add_argument("--from", dest="origin", metavar="QUEUE", help="only those that died in this queue")
     parser.add_argument("--id", default="", help="only those whose message id begins like this")
+    parser.add_argument("--to", metavar="QUEUE", help="where to, instead of the queues in which they died")
     parser.add_argument("--limit", type=console.whole(1, 1_000_000), default=1_000_000, metavar="N", help="N at most")
     arguments = parser.parse_args()
 
@@ -55,21 +57,26 @@ def main() -> None:
             if method is None:
                 break
             died = next(iter(deaths.deaths(properties)), None)
-            if died is None:
-                console.warn(f"{properties.message_id or '(no id)'} stays: nothing says in which queue it died")
-            elif wanted(died, properties, arguments):
-                try:
-                    # To the queue itself: through its old exchange, other queues would get it a second time.
-                    channel.basic_publish("", died.queue, body, deaths.revived(properties), mandatory=True)
-                except (UnroutableError, NackError) as error:
-                    why = "is not there" if isinstance(error, UnroutableError) else "did not take it"
-                    console.warn(f"{properties.message_id or '(no id)'} stays: queue {died.queue!r} {why}")
-                    failed += 1
-                else:
-                    # Confirmed, so it is safe in its queue, and only now it may leave this one. If we die between the
-                    # two lines, it is in both: a duplicate, which can be told by its message id, but no loss.
-                    channel.basic_ack(method.delivery_tag)
-                    done += 1
+            if not wanted(died, properties, arguments):
+                continue
+            target = arguments.to or (died and died.queue)
+            if not target:
+                console.warn(
+                    f"{properties.message_id or '(no id)'} stays: nothing says in which queue it died; see --to"
+                )
+                continue
+            try:
+                # To the queue itself: through its old exchange, other queues would get it a second time.
+                channel.basic_publish("", target, body, deaths.revived(properties), mandatory=True)
+            except (UnroutableError, NackError) as error:
+                why = "is not there" if isinstance(error, UnroutableError) else "did not take it"
+                console.warn(f"{properties.message_id or '(no id)'} stays: queue {target!r} {why}")
+                failed += 1
+                continue
+            # Confirmed, so it is safe in its queue, and only now it may leave this one. If we die between the two, it
+            # is in both: a duplicate, which can be told by its message id, but no loss.
+            channel.basic_ack(method.delivery_tag)
+            done += 1
         # What we hold and have not replayed goes back to its place.
         channel.basic_nack(0, multiple=True, requeue=True)
         connection.sleep(LINGER_SECONDS)

@@ -89,7 +89,31 @@ CONFIRMED = [
     ),
 ]
 
-SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
+ORDER = Script("reliability/dead_letters/order.py", queue="dead_letters.orders")
+COOK = Script("reliability/dead_letters/cook.py", queue="dead_letters.orders")
+REPORT_TEMPERATURES = Script(
+    "reliability/dead_letters/report_temperatures.py", queue="dead_letters.temperatures", options=("180",)
+)
+SET_POLICY = Script("reliability/dead_letters/set_policy.py", queue="dead_letters.temperatures", options=("3",))
+INSPECT = Script("reliability/dead_letters/inspect_dead_letters.py", queue="dead_letters.orders.dead_letters")
+REPLAY = Script("reliability/dead_letters/replay_dead_letters.py", queue="dead_letters.orders.dead_letters")
+COMPARE_STRATEGIES = Script("reliability/dead_letters/compare_strategies.py")
+
+REQUEST_PAYMENT = Script("reliability/retries/request_payment.py", queue="retries.payments")
+PAY = Script("reliability/retries/pay.py", queue="retries.payments")
+SHOW_GIVEN_UP = Script("reliability/retries/show_given_up.py", queue="retries.payments")
+
+SENDERS = [
+    SEND,
+    NEW_TASK,
+    EMIT_LOG,
+    EMIT_LOG_DIRECT,
+    EMIT_LOG_NAIVE,
+    EMIT_LOG_HEADERS,
+    EMIT_LOG_TOPIC,
+    ORDER,
+    REQUEST_PAYMENT,
+]
 RECEIVERS = [
     RECEIVE,
     WORKER,
@@ -99,12 +123,16 @@ RECEIVERS = [
     RECEIVE_LOGS_HEADERS,
     RECEIVE_LOGS_TOPIC,
     RECEIVE_ALARMS,
+    COOK,
+    PAY,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *CONFIRMED, TRY_PATTERN, ANSWERS]
+# They declare, but no text is given to them, and no message of a foreign client gets to them.
+OTHERS = [*CONFIRMED, REPORT_TEMPERATURES, SET_POLICY, INSPECT, REPLAY, SHOW_GIVEN_UP]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(
-    "script", [*SENDERS, *RECEIVERS, *CONFIRMED], ids=lambda script: Path(script.path).stem
+    "script", [*SENDERS, *RECEIVERS, *OTHERS], ids=lambda script: Path(script.path).stem
 )
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(

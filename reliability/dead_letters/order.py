@@ -1,0 +1,31 @@
+"""Order a dish. Its pair is cook.py; either may start first.
+
+python reliability/dead_letters/order.py pizza
+python reliability/dead_letters/order.py --within 1 pizza    worth nothing if nobody cooks it within a second
+"""
+
+import topology
+
+from common import console, messages
+from common.config import Settings
+from common.publisher import Publisher
+
+
+def main() -> None:
+    parser = console.parser(__doc__)
+    parser.add_argument("dish", nargs="*", metavar="WORD", help="what to cook; - reads standard input")
+    parser.add_argument("--within", type=console.seconds, metavar="S", help="seconds that it may wait in the queue")
+    arguments = parser.parse_args()
+    dish = console.body_text(arguments.dish, default="pizza")
+    # The property is in milliseconds, and it is text. Without it, an order waits as long as it takes.
+    expiration = None if arguments.within is None else str(round(arguments.within * 1000))
+    properties = messages.properties("text/plain", expiration=expiration)
+
+    with Publisher("dead_letters/order.py", Settings.load(), declare=topology.declare) as publisher:
+        publisher.publish("", topology.ORDERS, messages.encode_text(dish), properties)
+        publisher.flush()
+    console.say(f" [x] Ordered {dish!r}")
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -74,6 +74,10 @@ RECEIVE_ALARMS = Script(
 
 TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
 
+SEND_ORDERS = Script("reliability/idempotent_consumer/send_orders.py", queue="idempotent_consumer.orders")
+BOOK_ORDERS = Script("reliability/idempotent_consumer/book_orders.py", queue="idempotent_consumer.orders")
+BOOK_ORDERS_NAIVE = Script("reliability/idempotent_consumer/book_orders_naive.py", queue="idempotent_consumer.orders")
+
 SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
 RECEIVERS = [
     RECEIVE,
@@ -85,11 +89,13 @@ RECEIVERS = [
     RECEIVE_LOGS_TOPIC,
     RECEIVE_ALARMS,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, TRY_PATTERN]
+# Those whose messages have a form of their own; what is wrong with one is tested beside them.
+OTHERS = [SEND_ORDERS, BOOK_ORDERS, BOOK_ORDERS_NAIVE]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(
-    "script", [*SENDERS, *RECEIVERS], ids=lambda script: Path(script.path).stem
+    "script", [*SENDERS, *RECEIVERS, *OTHERS], ids=lambda script: Path(script.path).stem
 )
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(

@@ -80,23 +80,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def patiently(
-    engine: Engine,
-    work: Callable[[Connection], Result],
-    *,
-    patience: float = 30.0,
-    stop: threading.Event | None = None,
-) -> Result:
-    """What ``work`` returns, run in a transaction; again while the database is unavailable, and told once.
+def patiently(work: Callable[[], Result], *, patience: float = 30.0, stop: threading.Event | None = None) -> Result:
+    """What ``work`` returns; it is called again while it raises DatabaseUnavailable, and that is told once.
 
-    For at most ``patience`` seconds, or until ``stop`` is set; then DatabaseUnavailable is raised. ``work`` may have
-    been committed when it is run again (the answer was lost), so it must be harmless to run twice.
+    For at most ``patience`` seconds, or until ``stop`` is set; then it is raised here. What ``work`` committed may be
+    committed when it is called again (only the answer was lost), so it must be harmless to call twice.
     """
     over = stop or threading.Event()
-
-    def once() -> Result:
-        with transaction(engine) as connection:
-            return work(connection)
 
     def tell_once(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
@@ -110,7 +100,7 @@ def patiently(
         before_sleep=tell_once,
         reraise=True,
     )
-    return retrying(once)
+    return retrying(work)
 
 
 def has_row_locks(engine: Engine) -> bool:

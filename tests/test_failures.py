@@ -77,6 +77,11 @@ TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
 SEND_ORDERS = Script("reliability/idempotent_consumer/send_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS = Script("reliability/idempotent_consumer/book_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS_NAIVE = Script("reliability/idempotent_consumer/book_orders_naive.py", queue="idempotent_consumer.orders")
+PLACE_ORDER_NAIVE = Script(
+    "reliability/transactional_outbox/place_order_naive.py", exchange="transactional_outbox.orders"
+)
+RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactional_outbox.orders")
+RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
 
 SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
 RECEIVERS = [
@@ -90,7 +95,7 @@ RECEIVERS = [
     RECEIVE_ALARMS,
 ]
 # Those whose messages have a form of their own; what is wrong with one is tested beside them.
-OTHERS = [SEND_ORDERS, BOOK_ORDERS, BOOK_ORDERS_NAIVE]
+OTHERS = [SEND_ORDERS, BOOK_ORDERS, BOOK_ORDERS_NAIVE, PLACE_ORDER_NAIVE, RELAY, RECEIVE_ORDERS]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)

@@ -12,7 +12,6 @@ import orders
 import store
 import topology
 from pika.adapters.blocking_connection import BlockingChannel
-from sqlalchemy import Connection
 
 from common import console, database
 from common.config import Settings
@@ -41,14 +40,15 @@ def main() -> None:
     def book(message: Message) -> Outcome:
         order = orders.read(message)
 
-        def once(connection: Connection) -> bool:
-            new = store.is_new(connection, order.id)
-            if new:
-                store.book(connection, order.customer, order.amount)
+        def once() -> bool:
+            with database.transaction(engine) as connection:
+                new = store.is_new(connection, order.id)
+                if new:
+                    store.book(connection, order.customer, order.amount)
             # Both are committed together, or neither is: that is the whole trick.
             return new
 
-        if database.patiently(engine, once, patience=arguments.patience, stop=stop):
+        if database.patiently(once, patience=arguments.patience, stop=stop):
             console.say(f" [x] Booked {order.id}: {order.amount} euros for {order.customer}")
         else:
             console.say(f" [ ] {order.id} is booked already")

@@ -30,12 +30,12 @@ def main() -> None:
 
     def book(message: Message) -> Outcome:
         order = orders.read(message)
-        database.patiently(
-            engine,
-            lambda connection: store.book(connection, order.customer, order.amount),
-            patience=arguments.patience,
-            stop=stop,
-        )
+
+        def add() -> None:
+            with database.transaction(engine) as connection:
+                store.book(connection, order.customer, order.amount)
+
+        database.patiently(add, patience=arguments.patience, stop=stop)
         console.say(f" [x] Booked {order.id}: {order.amount} euros for {order.customer}")
         # From here until RabbitMQ has the acknowledgement, a death means that the order comes again.
         time.sleep(arguments.pause)

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, func, select
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, func, select
 from sqlalchemy.exc import IntegrityError
 
 from common.config import Settings, SettingsError
@@ -25,6 +25,11 @@ def settings(tmp_path: Path) -> Settings:
 
 def count(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(NUMBERS)).scalar_one()
+
+
+def count_in(engine: Engine) -> int:
+    with transaction(engine) as connection:
+        return count(connection)
 
 
 def test_a_transaction_is_committed_or_it_never_was(settings: Settings) -> None:
@@ -65,7 +70,7 @@ def test_patience_ends_and_is_told_once(settings: Settings, capfd: pytest.Captur
     with closing(sqlite3.connect(settings.database_url.removeprefix("sqlite:///"))) as other:
         other.execute("DROP TABLE numbers")
     with pytest.raises(DatabaseUnavailable, match="no such table: numbers"):
-        patiently(engine, count, patience=1)
+        patiently(lambda: count_in(engine), patience=1)
     told = capfd.readouterr().err
     assert told.count("\n") == 1
     assert "no such table: numbers; trying again, for 1 s at most" in told
@@ -77,7 +82,7 @@ def test_patience_ends_when_it_is_told_to_stop(settings: Settings) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(DatabaseUnavailable):
-        patiently(engine, count, stop=stop)
+        patiently(lambda: count_in(engine), stop=stop)
 
 
 @pytest.mark.parametrize(

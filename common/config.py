@@ -16,6 +16,7 @@ from common.errors import ExitCode, Failure
 
 AMQP_URL = re.compile(r"(?i)(?P<scheme>amqps?)://(?P<authority>[^/?#]*)(?:/(?P<path>[^?#]*))?")
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
+DATABASE_FILE = ENV_FILE.with_name(".database.sqlite")
 
 
 class SettingsError(Failure):
@@ -62,6 +63,7 @@ class Settings:
     connect_timeout: float = 5.0
     reconnect_timeout: float = 300.0
     blocked_timeout: float = 300.0
+    database_url: str = f"sqlite:///{DATABASE_FILE}"
 
     def __repr__(self) -> str:
         return f"Settings({self.url})"
@@ -133,6 +135,7 @@ class _Reader:
             connect_timeout=self.number("RABBITMQ_CONNECT_TIMEOUT", default.connect_timeout, 0.1, 3600),
             reconnect_timeout=self.number("RABBITMQ_RECONNECT_TIMEOUT", default.reconnect_timeout, 0.1, 86400),
             blocked_timeout=self.number("RABBITMQ_BLOCKED_TIMEOUT", default.blocked_timeout, 0.1, 86400),
+            database_url=self.values.get("DATABASE_URL", default.database_url),
         )
 
     def boolean(self, name: str, default: bool) -> bool:

@@ -23,7 +23,7 @@ from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_rando
 from common import console
 from common.config import Settings
 from common.connection import ChannelFailure, Connection, ConnectionFailure, NotAmqp, connect, explain
-from common.errors import Failure
+from common.errors import CannotWork, Failure
 from common.messages import Message
 
 STEADY_SECONDS = 10.0
@@ -77,8 +77,8 @@ def consume(
 
     ``handler`` runs on one of ``threads`` threads, never on the calling one, which keeps the heartbeats going
     however long a message takes. With one thread, messages are handled in the queue's order. What it raises
-    rejects the message, with one line on standard error; SystemExit and KeyboardInterrupt give the message back,
-    end the consumer and are raised here.
+    rejects the message, with one line on standard error; CannotWork, SystemExit and KeyboardInterrupt give the message
+    back, end the consumer and are raised here.
 
     At most ``prefetch`` messages (``settings.prefetch`` by default) are held at once. ``exclusive`` and
     ``arguments`` are those of basic.consume.
@@ -236,6 +236,11 @@ class _Consumer:
                 outcome = self.handler(message)
                 if not isinstance(outcome, Outcome):
                     outcome, why = Outcome.REJECT, f"the handler returned {outcome!r} instead of an Outcome"
+            except CannotWork as failure:
+                outcome = Outcome.REQUEUE
+                if not self.stop.is_set():  # else it has given up because it was asked to
+                    self.exit = failure
+                    self.stop.set()
             except Failure as failure:
                 why = str(failure)
             except Exception as error:  # whatever it is, the message must not be lost and the next one must be tried

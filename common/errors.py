@@ -29,6 +29,11 @@ class Failure(Exception):
     exit_code: ExitCode = ExitCode.UNAVAILABLE
 
 
+class CannotWork(Failure):
+    """What a program works with is gone, such as its database. It is no message's fault: a consumer whose handler
+    raises this gives the message back, ends, and raises it."""
+
+
 class BadMessage(Failure):
     """A body that is empty, too large, or not what its content type says."""
 

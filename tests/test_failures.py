@@ -103,6 +103,15 @@ REQUEST_PAYMENT = Script("reliability/retries/request_payment.py", queue="retrie
 PAY = Script("reliability/retries/pay.py", queue="retries.payments")
 SHOW_GIVEN_UP = Script("reliability/retries/show_given_up.py", queue="retries.payments")
 
+SEND_ORDERS = Script("reliability/idempotent_consumer/send_orders.py", queue="idempotent_consumer.orders")
+BOOK_ORDERS = Script("reliability/idempotent_consumer/book_orders.py", queue="idempotent_consumer.orders")
+BOOK_ORDERS_NAIVE = Script("reliability/idempotent_consumer/book_orders_naive.py", queue="idempotent_consumer.orders")
+PLACE_ORDER_NAIVE = Script(
+    "reliability/transactional_outbox/place_order_naive.py", exchange="transactional_outbox.orders"
+)
+RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactional_outbox.orders")
+RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
+
 SENDERS = [
     SEND,
     NEW_TASK,
@@ -126,8 +135,22 @@ RECEIVERS = [
     COOK,
     PAY,
 ]
-# They declare, but no text is given to them, and no message of a foreign client gets to them.
-OTHERS = [*CONFIRMED, REPORT_TEMPERATURES, SET_POLICY, INSPECT, REPLAY, SHOW_GIVEN_UP]
+# They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
+# form of their own, and what is wrong with one is tested beside them.
+OTHERS = [
+    *CONFIRMED,
+    REPORT_TEMPERATURES,
+    SET_POLICY,
+    INSPECT,
+    REPLAY,
+    SHOW_GIVEN_UP,
+    SEND_ORDERS,
+    BOOK_ORDERS,
+    BOOK_ORDERS_NAIVE,
+    PLACE_ORDER_NAIVE,
+    RELAY,
+    RECEIVE_ORDERS,
+]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)

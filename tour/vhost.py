@@ -1,13 +1,18 @@
-"""A virtual host of its own for each run, so that it neither sees nor disturbs the queues of anybody else."""
+"""A virtual host of its own for each run, so that it neither sees nor disturbs the queues of anybody else.
+
+So with the database: it is a new file, unless DATABASE_URL names one.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 from common.config import Settings
@@ -21,11 +26,18 @@ _TIMEOUT = 60.0
 def fresh_vhost(settings: Settings, label: str) -> Iterator[Settings]:
     """``settings`` with a new virtual host, whose name begins with ``label``; it is deleted afterwards.
 
+    So is a new SQLite file, if the database is the default one.
+
     Raises a ManagementFailure if the management API cannot be reached or refuses.
     """
     name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', label)[:80]}.{uuid.uuid4().hex[:8]}"
     own = replace(settings, vhost=name)
-    with Management(settings, timeout=_TIMEOUT) as api:
+    with (
+        tempfile.TemporaryDirectory(prefix="database.", ignore_cleanup_errors=True) as folder,
+        Management(settings, timeout=_TIMEOUT) as api,
+    ):
+        if settings.database_url == Settings().database_url:
+            own = replace(own, database_url=f"sqlite:///{Path(folder) / 'database.sqlite'}")
         try:
             api.create_vhost(name, "made for one run, deleted after it")
             if api.user != settings.user:
@@ -48,6 +60,7 @@ def environment(settings: Settings, environ: Mapping[str, str] | None = None) ->
     scheme = "amqps" if settings.tls else "amqp"
     values["AMQP_URL"] = f"{scheme}://{credentials}@{hosts}/{quote(settings.vhost, safe='')}"
     values["RABBITMQ_MANAGEMENT_URL"] = settings.management_url
+    values["DATABASE_URL"] = settings.database_url
     if settings.tls:
         files = {
             "RABBITMQ_CA_FILE": settings.tls.ca_file,

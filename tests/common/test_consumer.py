@@ -25,7 +25,7 @@ from common import messages
 from common.config import Settings
 from common.connection import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, VhostNotFound, connect
 from common.consumer import Outcome, consume
-from common.errors import BadMessage, Failure
+from common.errors import BadMessage, CannotWork, Failure
 from common.management import Management
 from common.messages import Message
 from common.publisher import Publisher
@@ -716,3 +716,17 @@ def test_a_second_signal_leaves_at_once(settings: Settings, program: subprocess.
     assert program.stderr
     assert program.stderr.read() == ""
     assert sorted(drain(settings, QUEUE, 3)) == numbers(3)
+
+
+def test_a_handler_that_cannot_work_ends_the_consumer_and_gives_the_message_back(settings: Settings) -> None:
+    with connect("test", settings) as connection:
+        channel = connection.channel()
+        channel.queue_declare("cannot", durable=True, arguments={"x-queue-type": "quorum"})
+        channel.basic_publish("", "cannot", b"one")
+
+        def handle(_message: Message) -> Outcome:
+            raise CannotWork("the disk is gone")
+
+        with pytest.raises(CannotWork, match=r"^the disk is gone$"):
+            consume("test", settings, lambda _channel: "cannot", handle)
+        assert next(channel.consume("cannot", inactivity_timeout=10))[2] == b"one"

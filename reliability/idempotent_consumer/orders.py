@@ -1,0 +1,34 @@
+"""An order, as it travels in a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.errors import BadMessage
+from common.messages import Message
+
+MOST = 1_000_000
+"""The largest amount of one order."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """``id`` names the order for good; ``amount`` is what the customer owes for it, in whole euros."""
+
+    id: str
+    customer: str
+    amount: int
+
+
+def read(message: Message) -> Order:
+    """The order in a message. Raises BadMessage if it is not one, or has no id."""
+    # The message's own id is no help if the sender makes up a new one each time: it has to name the order.
+    identity = message.properties.message_id
+    if not identity:
+        raise BadMessage("it has no message_id, so nobody can tell whether it came before; the sender has to set one")
+    match message.json():
+        # (True is an int, to Python.)
+        case {"customer": str(customer), "amount": int(amount)} if amount is not True and 0 < amount <= MOST:
+            if customer.isprintable():
+                return Order(identity, customer, amount)
+    raise BadMessage('the body is not an order, such as {"customer": "ada", "amount": 10}')

@@ -74,6 +74,9 @@ RECEIVE_ALARMS = Script(
 
 TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
 
+RPC_SERVER = Script("rpc/rpc_server.py", queue="rpc.requests")
+RPC_CLIENT = Script("rpc/rpc_client.py", options=("7",))
+
 SENDERS = [SEND, NEW_TASK, EMIT_LOG, EMIT_LOG_DIRECT, EMIT_LOG_NAIVE, EMIT_LOG_HEADERS, EMIT_LOG_TOPIC]
 RECEIVERS = [
     RECEIVE,
@@ -85,11 +88,12 @@ RECEIVERS = [
     RECEIVE_LOGS_TOPIC,
     RECEIVE_ALARMS,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, TRY_PATTERN]
+# Bodies for the two of rpc are answered, or were; see tests/rpc.
+SCRIPTS = [*SENDERS, *RECEIVERS, TRY_PATTERN, RPC_SERVER, RPC_CLIENT]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(
-    "script", [*SENDERS, *RECEIVERS], ids=lambda script: Path(script.path).stem
+    "script", [*SENDERS, *RECEIVERS, RPC_SERVER], ids=lambda script: Path(script.path).stem
 )
 each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
 each_receiver = pytest.mark.parametrize(

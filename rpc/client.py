@@ -12,7 +12,7 @@ from types import TracebackType
 
 from pika import BasicProperties, DeliveryMode
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPConnectionError, AMQPError
+from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from common import console, messages
@@ -42,6 +42,12 @@ class ServerError(Failure):
     """The server's reply is an error."""
 
     exit_code = ExitCode.DATA
+
+
+class Refused(Failure):
+    """RabbitMQ does not take the request."""
+
+    exit_code = ExitCode.ACCESS
 
 
 class Call:
@@ -119,7 +125,7 @@ class Client:
                 # Replies to other calls may come first. They are kept until it is their turn.
                 self._connection.process_data_events(time_limit=call.left)
                 if self._channel.is_closed:
-                    self._channel.basic_qos()  # raises why
+                    self._refused()
             except AMQPError as error:
                 self._recover(call, error)
         if call.error:
@@ -172,20 +178,23 @@ class Client:
 
     def _recover(self, call: Call, error: AMQPError) -> None:
         """Connect again, in the time that this call has, and ask again what is unanswered."""
-        failure = explain(error, self._settings)
-        if not isinstance(error, AMQPConnectionError):
-            # RabbitMQ closed the channel over a request, and does not say which; asked again, it would do so again.
-            close(self._connection)
-            for waiting in list(self._waiting.values()):
-                self._fail(waiting, failure)
+        if self._connection.is_open:
+            self._refused()
             return
+        failure = explain(error, self._settings)
         try:
             self._connection, self._channel = self._open(max(0.0, call.left))
             unanswered = [waiting for waiting in self._waiting.values() if waiting.left > 0]
             console.warn(f"{failure}; connected again, calls asked again: {len(unanswered)}")
             for waiting in unanswered:
                 self._publish(waiting)
-        except AMQPConnectionError:
+        except AMQPError:
             pass  # broken once more: the next look at it finds out
         except ConnectionFailure as gone:
             self._fail(call, gone)
+
+    def _refused(self) -> None:
+        """RabbitMQ closed the channel over a request, and does not say which. Asked again, it would do so again."""
+        close(self._connection)
+        for waiting in list(self._waiting.values()):
+            self._fail(waiting, Refused("RabbitMQ refused a request: this user may not publish, or it is too large"))

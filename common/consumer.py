@@ -24,7 +24,8 @@ from common import console
 from common.config import Settings
 from common.connection import ChannelFailure, Connection, ConnectionFailure, NotAmqp, connect, explain
 from common.errors import CannotWork, Failure
-from common.messages import Message
+from common.ledger import Encoded
+from common.messages import Message, check_name
 
 STEADY_SECONDS = 10.0
 """A consumer that broke sooner than this after it began waits longer and longer before it begins again."""
@@ -52,7 +53,28 @@ class ConsumerCancelled(ConnectionFailure):
     transient = True
 
 
-Handler = Callable[[Message], Outcome]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler returns instead of ``Outcome.ACK`` when a message is to be answered first.
+
+    The answer goes to the queue ``address``, on the channel that the message came on and right before its
+    acknowledgement. RabbitMQ does what it is told on a channel in order, so a message that it takes as done has been
+    answered; one that is delivered again, because the channel broke, may be answered twice. A ``mandatory`` answer
+    that no queue takes is told in one line. Raises BadMessage for what AMQP cannot carry.
+    """
+
+    address: str
+    body: bytes
+    properties: BasicProperties
+    mandatory: bool = False
+
+    def __post_init__(self) -> None:
+        # Here and not when it is sent: what is wrong with one answer must not end the consumer.
+        check_name("address of the answer", self.address)
+        object.__setattr__(self, "properties", Encoded(self.properties))
+
+
+Handler = Callable[[Message], Outcome | Answer]
 
 
 def consume(
@@ -78,7 +100,8 @@ def consume(
     ``handler`` runs on one of ``threads`` threads, never on the calling one, which keeps the heartbeats going
     however long a message takes. With one thread, messages are handled in the queue's order. What it raises
     rejects the message, with one line on standard error; CannotWork, SystemExit and KeyboardInterrupt give the message
-    back, end the consumer and are raised here.
+    back, end the consumer and are raised here. To answer a message, it returns an
+    Answer.
 
     At most ``prefetch`` messages (``settings.prefetch`` by default) are held at once. ``exclusive`` and
     ``arguments`` are those of basic.consume.
@@ -105,6 +128,7 @@ class _Result(NamedTuple):
     tag: int
     outcome: Outcome
     why: str
+    answer: Answer | None = None
 
 
 class _Session:
@@ -150,6 +174,10 @@ class _Session:
         self.channel.basic_nack(tag, requeue=True)
         self.last_settled = time.monotonic()
 
+    def tell_returned(self, _channel: object, method: Basic.Return, _properties: object, _body: bytes) -> None:
+        """No queue takes an answer (called by pika)."""
+        console.warn(f"the answer for queue {method.routing_key!r} was dropped: there is no such queue any more")
+
     def _settle(self) -> None:
         if not self.channel.is_open:
             return  # start_consuming is about to raise why
@@ -157,8 +185,10 @@ class _Session:
         self._waking = False
         results = [self._results.popleft() for _ in range(len(self._results))]
         together = 0
-        for tag, outcome, why in sorted(results):
+        for tag, outcome, why, answer in sorted(results):
             oldest = next(iter(self.unsettled))
+            if answer:
+                self.channel.basic_publish("", answer.address, answer.body, answer.properties, answer.mandatory)
             message = self.unsettled.pop(tag)
             if outcome is not Outcome.ACK:
                 self.channel.basic_reject(tag, requeue=outcome is Outcome.REQUEUE)
@@ -231,11 +261,15 @@ class _Consumer:
     def work(self) -> None:
         while job := self.jobs.get():
             session, tag, message = job
-            outcome, why = Outcome.REJECT, ""
+            outcome, why, answer = Outcome.REJECT, "", None
             try:
-                outcome = self.handler(message)
-                if not isinstance(outcome, Outcome):
-                    outcome, why = Outcome.REJECT, f"the handler returned {outcome!r} instead of an Outcome"
+                result = self.handler(message)
+                if isinstance(result, Outcome):
+                    outcome = result
+                elif isinstance(result, Answer):
+                    outcome, answer = Outcome.ACK, result
+                else:
+                    why = f"the handler returned {result!r} instead of an Outcome"
             except CannotWork as failure:
                 outcome = Outcome.REQUEUE
                 if not self.stop.is_set():  # else it has given up because it was asked to
@@ -248,7 +282,7 @@ class _Consumer:
             except BaseException as error:
                 self.exit, outcome = error, Outcome.REQUEUE
                 self.stop.set()
-            session.finished(_Result(tag, outcome, why))
+            session.finished(_Result(tag, outcome, why, answer))
             if self.exit:
                 return
 
@@ -309,6 +343,7 @@ class _Consumer:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=self.prefetch)
             session = _Session(connection, channel, self.declare(channel), self.jobs)
+            channel.add_on_return_callback(session.tell_returned)
             channel.basic_consume(session.queue, session.deliver, **self.options)
             if self.on_ready:
                 self.on_ready(session.queue)

@@ -89,6 +89,18 @@ def encode_json(value: Any) -> bytes:
     return encode_text(text)
 
 
+def check_name(what: str, name: str) -> None:
+    """Raise BadMessage unless AMQP can carry this name of an exchange or queue, or this routing key."""
+    if name.isascii() and len(name) <= 255:
+        return  # almost all of them
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadMessage(f"the {what} is not valid UTF-8") from None
+    if size > 255:
+        raise BadMessage(f"the {what} has {size} bytes; AMQP allows 255")
+
+
 def _check_size(body: bytes, what: str) -> None:
     if not body:
         raise BadMessage(f"the {what} is empty; give it at least one character")

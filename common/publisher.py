@@ -25,7 +25,7 @@ from common.ledger import (
     Returned,
 )
 from common.line import Line
-from common.messages import MAX_BODY_BYTES
+from common.messages import MAX_BODY_BYTES, check_name
 
 __all__ = [
     "Confirmation",
@@ -119,8 +119,8 @@ class Publisher:
         NotConfirmed if there was no room in time or no way to reconnect (it was not sent), PublisherClosed.
         """
         self._check_process()
-        _check_name("name of the exchange", exchange)
-        _check_name("routing key", routing_key)
+        check_name("name of the exchange", exchange)
+        check_name("routing key", routing_key)
         message = Confirmation(
             self._ledger,
             exchange,
@@ -162,17 +162,6 @@ class Publisher:
         # A forked child has our memory, locks included, but not our thread.
         if os.getpid() != self._process:
             raise PublisherClosed("this publisher belongs to the parent process; make a new one after the fork")
-
-
-def _check_name(what: str, name: str) -> None:
-    if name.isascii() and len(name) <= 255:
-        return  # almost all of them
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise BadMessage(f"the {what} is not valid UTF-8") from None
-    if size > 255:
-        raise BadMessage(f"the {what} has {size} bytes; AMQP allows 255")
 
 
 def _checked_body(body: bytes) -> bytes:

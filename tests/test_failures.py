@@ -89,6 +89,9 @@ CONFIRMED = [
     ),
 ]
 
+RPC_SERVER = Script("rpc/rpc_server.py", queue="rpc.requests")
+RPC_CLIENT = Script("rpc/rpc_client.py", options=("7",))
+
 ORDER = Script("reliability/dead_letters/order.py", queue="dead_letters.orders")
 COOK = Script("reliability/dead_letters/cook.py", queue="dead_letters.orders")
 REPORT_TEMPERATURES = Script(
@@ -150,8 +153,9 @@ OTHERS = [
     PLACE_ORDER_NAIVE,
     RELAY,
     RECEIVE_ORDERS,
+    RPC_SERVER,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(

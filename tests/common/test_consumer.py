@@ -24,7 +24,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import messages
 from common.config import Settings
 from common.connection import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, VhostNotFound, connect
-from common.consumer import Outcome, consume
+from common.consumer import Answer, Outcome, consume
 from common.errors import BadMessage, CannotWork, Failure
 from common.management import Management
 from common.messages import Message
@@ -37,7 +37,7 @@ LIMIT = 30.0
 """Seconds to wait for what must happen; on a free machine all of it happens within one."""
 
 Value = TypeVar("Value")
-Handler = Callable[[Message], Outcome]
+Handler = Callable[[Message], Outcome | Answer]
 
 
 def declare(channel: BlockingChannel) -> str:
@@ -657,7 +657,7 @@ PROGRAM = """
 import sys
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
+from common.consumer import Answer, Outcome, consume
 from tests.common.test_consumer import declare
 
 def handler(message):
@@ -730,3 +730,59 @@ def test_a_handler_that_cannot_work_ends_the_consumer_and_gives_the_message_back
         with pytest.raises(CannotWork, match=r"^the disk is gone$"):
             consume("test", settings, lambda _channel: "cannot", handle)
         assert next(channel.consume("cannot", inactivity_timeout=10))[2] == b"one"
+
+
+# Answers
+
+
+def answer_to(message: Message) -> Answer:
+    return Answer(str(message.properties.reply_to), b"to " + message.body, messages.properties(), mandatory=True)
+
+
+def test_a_message_is_answered_and_then_acknowledged(settings: Settings) -> None:
+    with connect("replies", settings) as connection:
+        channel = connection.channel()
+        channel.queue_declare("replies", durable=True)
+        with Publisher("tests", settings, declare=declare) as publisher:
+            for number in numbers(500):
+                publisher.publish("", QUEUE, number.encode(), messages.properties(reply_to="replies"))
+        with consuming(settings, answer_to, threads=3):
+            eventually(lambda: channel.queue_declare("replies", passive=True).method.message_count == 500)
+    assert depth(settings) == 0
+    assert sorted(drain(settings, "replies", 500)) == sorted(f"to {number}" for number in numbers(500))
+
+
+def test_an_answer_that_no_queue_takes_is_told(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    with Publisher("tests", settings, declare=declare) as publisher:
+        publisher.publish("", QUEUE, b"1", messages.properties(reply_to="nowhere"))
+    told: list[str] = []
+    with consuming(settings, answer_to) as running:
+        eventually(lambda: told.append(capsys.readouterr().err) or "nowhere" in "".join(told))
+        assert len(running.ready) == 1
+    assert "".join(told) == " [!] the answer for queue 'nowhere' was dropped: there is no such queue any more\n"
+    assert depth(settings) == depth(settings, DEAD_LETTERS) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "properties"),
+    [
+        ("é" * 200, {}),
+        ("\udcff", {}),
+        ("replies", {"correlation_id": "x" * 300}),
+        ("replies", {"headers": {"a": set()}}),
+    ],
+    ids=["long address", "address not UTF-8", "long id", "headers that AMQP lacks"],
+)
+def test_an_answer_that_cannot_be_sent_rejects_its_message(
+    address: str, properties: dict[str, Any], settings: Settings
+) -> None:
+    fill(settings, ["bad", "good"])
+
+    def handler(message: Message) -> Outcome | Answer:
+        return Answer(address, b"", messages.properties(**properties)) if message.body == b"bad" else Outcome.ACK
+
+    with consuming(settings, handler) as running:
+        eventually(lambda: depth(settings, DEAD_LETTERS) == 1)
+        assert len(running.ready) == 1
+    assert drain(settings, DEAD_LETTERS, 1) == ["bad"]
+    assert depth(settings) == 0

@@ -75,9 +75,8 @@ def test_several_relays_share_the_outbox(settings: Settings, channel: BlockingCh
         pytest.skip(f"no PostgreSQL: {reason}")
 
 
-def test_what_rabbitmq_does_not_take_stays_in_the_outbox(
-    environ: dict[str, str], management: Management, channel: BlockingChannel
-) -> None:
+@pytest.mark.usefixtures("channel")
+def test_what_rabbitmq_does_not_take_stays_in_the_outbox(environ: dict[str, str], management: Management) -> None:
     management.set_policy("small", "received$", {"max-length": 1})
     assert run_script(PLACE, "--count", "20", environ=environ).code == 0
     with Script(RELAY, environ=environ) as relay:

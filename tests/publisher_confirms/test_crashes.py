@@ -17,7 +17,7 @@ from common.errors import ExitCode
 from tests.drills.brokers import Unavailable, Victim, victim
 from tests.drills.tally import SECTION
 from tests.publisher_confirms.test_publisher_confirms import run
-from tests.support.process import Script
+from tests.support.process import Script, wait_until
 from tests.support.report import Report
 from tour.vhost import environment
 
@@ -110,7 +110,14 @@ def test_the_broker_is_killed(broker: Victim, tmp_path: Path, report: Report) ->
     journal = tmp_path / "shop.journal"
     environ = environment(broker.settings) | {"RABBITMQ_RECONNECT_TIMEOUT": "0.5"}
     with connect("test", broker.settings) as connection:
-        confirm_one_of_each_kind(connection.channel())
+        channel = connection.channel()
+        declare_one_of_each_kind(channel)
+        # That of the orders, too.
+        assert run("send_orders", str(journal), "--count=1", environ=environ).code == 0
+        # RabbitMQ, 3.10 and 4.3 alike, does not get over a crash in the first second of a quorum queue: it comes back
+        # empty. (Measured: always up to 0.75 s on 3.10, never from 1 s on.) The README says so.
+        connection.sleep(3)
+        confirm_one_of_each_kind(channel)
     in_doubt: set[int] = set()
     for kill in range(1, KILLS_OF_THE_BROKER + 1):
         with Script("publisher_confirms/send_orders.py", str(journal), "--count=1000000", environ=environ) as sender:
@@ -127,8 +134,9 @@ def test_the_broker_is_killed(broker: Victim, tmp_path: Path, report: Report) ->
         broker.start()
         if kill == 1:
             with connect("test", broker.settings) as connection:
-                left = left_of_each_kind(connection.channel())
-                assert left == EACH_KIND
+                # For a moment, a quorum queue calls itself empty.
+                channel = connection.channel()
+                wait_until(lambda: left_of_each_kind(channel) == EACH_KIND)  # noqa: B023  called here only
         sent, confirmed = noted(journal, "sent"), noted(journal, "confirmed")
         account = check(journal, environ)
         report.add(SECTION, f"the broker killed under send_orders.py: {len(sent):,} sent; {account}")
@@ -156,13 +164,17 @@ EACH_KIND = {
 """What a broker that was killed has kept of messages that it had confirmed: the README's table."""
 
 
+def declare_one_of_each_kind(channel: BlockingChannel) -> None:
+    for name in EACH_KIND:
+        channel.queue_declare(name, durable=True, arguments={"x-queue-type": name.split(", ")[0]})
+
+
 def confirm_one_of_each_kind(channel: BlockingChannel) -> None:
     channel.confirm_delivery()
     for name in EACH_KIND:
-        queue_type, mode = name.split(", ")
-        channel.queue_declare(name, durable=True, arguments={"x-queue-type": queue_type})
-        delivery = pika.DeliveryMode.Persistent if mode == "persistent" else pika.DeliveryMode.Transient
-        channel.basic_publish("", name, b"x", pika.BasicProperties(delivery_mode=delivery), mandatory=True)
+        persistent = name.endswith("persistent")
+        mode = pika.DeliveryMode.Persistent if persistent else pika.DeliveryMode.Transient
+        channel.basic_publish("", name, b"x", pika.BasicProperties(delivery_mode=mode), mandatory=True)
 
 
 def left_of_each_kind(channel: BlockingChannel) -> dict[str, int]:

@@ -78,13 +78,13 @@ def test_several_relays_share_the_outbox(settings: Settings, channel: BlockingCh
 @pytest.mark.usefixtures("channel")
 def test_what_rabbitmq_does_not_take_stays_in_the_outbox(environ: dict[str, str], management: Management) -> None:
     management.set_policy("small", "received$", {"max-length": 1})
-    assert run_script(PLACE, "--count", "20", environ=environ).code == 0
+    assert run_script(PLACE, "--count", "300", environ=environ).code == 0
     with Script(RELAY, environ=environ) as relay:
         relay.expect(r"^ \[!\] .*was nacked: its queue is full, perhaps; it stays in the outbox$")
         management.delete_policy("small")
         with Script(RECEIVE, environ=environ) as receiver:
-            wait_until(lambda: sum("Received order-" in line for line in receiver.lines) == 20)
-            wait_until(lambda: sum("Sent order-" in line for line in relay.lines) == 20)
+            wait_until(lambda: sum("Received order-" in line for line in receiver.lines) == 300)
+            wait_until(lambda: sum("Sent order-" in line for line in relay.lines) == 300)
         relay.terminate()
         assert relay.wait() == 0
     assert "Messages in the outbox: 0" in run_script(SHOW, environ=environ).out

@@ -18,8 +18,8 @@ KILLS = 5
 MESSAGES = 20_000
 
 SETTLED = 5.0
-"""Seconds after which RabbitMQ 3.10 has written down all about a new quorum queue. One that is killed sooner can come
-back without a leader, its messages safe and out of reach until an operator calls an election."""
+"""Seconds after which RabbitMQ has written down all about a new quorum queue. One whose only node is killed sooner can
+come back without a leader or empty, whatever it had confirmed."""
 
 
 def test_5_broker_kills(tmp_path: Path, report: Report) -> None:

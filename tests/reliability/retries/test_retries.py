@@ -247,20 +247,25 @@ def test_every_payment_ends_as_done_or_dead_whoever_is_killed(
             started.append(start())
             alive.append(started[-1])
         wait_until(lambda: len(done()) + depth(channel, DEAD) >= MESSAGES, 120, every=0.2)
-        # Nothing waits any more, nobody holds anything.
         for script in alive:
             script.terminate()
         assert [script.wait() for script in alive] == [0] * WORKERS
-        queues = [queue.name for queue in management.queues() if queue.name != DEAD]
-        assert sum(depth(channel, queue) for queue in queues) == 0
         dead = Counter(number_of(body) for _properties, body in take(channel, DEAD, depth(channel, DEAD)))
         paid = done()
+        # Nobody holds anything any more. What still waits can only be the second copy of a payment whose worker was
+        # killed between publishing it and acknowledging it.
+        queues = [queue.name for queue in management.queues() if queue.name != DEAD]
+        copies = [
+            number_of(body) for queue in queues for _properties, body in take(channel, queue, depth(channel, queue))
+        ]
+        assert set(copies) <= paid.keys() | dead.keys()
+        assert len(copies) <= KILLS
     finally:
         for script in started:
             script.kill()
     missing = set(range(MESSAGES)) - paid.keys() - dead.keys()
     both = paid.keys() & dead.keys()
-    duplicates = paid.total() - len(paid) + dead.total() - len(dead)
+    duplicates = paid.total() - len(paid) + dead.total() - len(dead) + len(copies)
     report.add(
         "Failure drills",
         f"retries: {MESSAGES:,} payments, {len(paid):,} done, {len(dead)} dead letters, {len(missing)} missing, "

@@ -115,6 +115,15 @@ PLACE_ORDER_NAIVE = Script(
 RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactional_outbox.orders")
 RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
 
+SEND_MOVEMENTS = Script(
+    "reliability/ordered_processing/send_movements.py", queue="ordered_processing.single", options=("single",)
+)
+BOOK = Script(
+    "reliability/ordered_processing/book.py",
+    queue="ordered_processing.single",
+    options=("single", f"{SCRATCH}/shop.journal"),
+)
+
 SENDERS = [
     SEND,
     NEW_TASK,
@@ -153,6 +162,8 @@ OTHERS = [
     PLACE_ORDER_NAIVE,
     RELAY,
     RECEIVE_ORDERS,
+    SEND_MOVEMENTS,
+    BOOK,
     RPC_SERVER,
 ]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]

@@ -16,6 +16,7 @@ import pytest
 from broker.ports import Ports, is_taken
 from broker.server import find_server
 from common.config import Address, Settings
+from tests.support import versions
 from tests.support.process import Finished, run_script
 from tests.support.report import Report
 from tour.examples import Example, examples
@@ -42,10 +43,23 @@ def judge(result: Result, blocks: int, report: Report, where: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
 def test_it_happens_as_it_is_written(
-    example: Example, configured: Settings, broker_version: tuple[int, int, int], report: Report
+    request: pytest.FixtureRequest,
+    example: Example,
+    configured: Settings,
+    broker_version: tuple[int, int, int],
+    report: Report,
 ) -> None:
     scenario = example.scenario
     result = play(scenario, configured)
+    version, outcome = versions.column(broker_version), versions.cell(result.unsupported)
+    if request.config.getoption("--write-versions") and not result.failure:
+        names = [known.name for known in EXAMPLES]
+        request.node.user_properties.append((versions.PROPERTY, (example.name, version, outcome, names)))
+    elif not result.failure:
+        table = versions.parse(versions.README.read_text(encoding="utf-8"))
+        told = table.get(example.name, {}).get(version)
+        if any(version in cells for cells in table.values()):
+            assert told == outcome, f"the README says {told!r} for {version}; to mend it: {versions.BEGIN[15:-4]}"
     blocks = len(scenario.played) - len(scenario.restarts)
     judge(result, blocks, report, ".".join(map(str, broker_version)))
 

@@ -26,6 +26,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes long begins first, so that at the end no worker is alone with it. The order is otherwise kept.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None and "drills" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def configured() -> Settings:
     """The settings of the environment and ``.env``, as they are."""

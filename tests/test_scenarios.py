@@ -126,6 +126,7 @@ def own_broker(tmp_path_factory: pytest.TempPathFactory, reachable: tuple[int, i
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.xdist_group("own broker")
 @pytest.mark.parametrize("example", RESTARTING, ids=[example.name for example in RESTARTING])
 def test_it_happens_as_it_is_written_when_the_broker_restarts(
     example: Example, own_broker: OwnBroker, report: Report, monkeypatch: pytest.MonkeyPatch

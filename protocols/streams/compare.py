@@ -156,7 +156,7 @@ def waited(measure: Callable[[], Coroutine[Any, Any, float]]) -> float:
     return times[0]
 
 
-def one_round(settings: Settings, count: int, per_entry: int) -> dict[str, tuple[float, float]]:
+def one_round(settings: Settings, count: int, per_entry: int, for_queue: int) -> dict[str, tuple[float, float]]:
     """Way → events published and read per second."""
     rates = {}
     for way, size in ((f"stream, {per_entry} in an entry", per_entry), ("stream, one by one", 1)):
@@ -166,8 +166,8 @@ def one_round(settings: Settings, count: int, per_entry: int) -> dict[str, tuple
             topology.declare_compared(channel)
         published = count / waited(lambda size=size: publish_to_stream(settings, count, size))
         rates[way] = published, count / waited(lambda: read_stream(settings, count))
-    published = count / publish_to_queue(settings, count)
-    rates["quorum queue"] = published, count / read_queue(settings, count)
+    published = for_queue / publish_to_queue(settings, for_queue)
+    rates["quorum queue"] = published, for_queue / read_queue(settings, for_queue)
     return rates
 
 
@@ -176,20 +176,25 @@ def main() -> None:
     parser.add_argument("--count", type=console.whole(1000, 10_000_000), default=1_000_000, metavar="N", help="events")
     parser.add_argument("--rounds", type=console.whole(1, 100), default=3, metavar="N", help="3 by default")
     parser.add_argument("--per-entry", type=console.whole(2, 1000), default=100, metavar="N", help="100 by default")
+    parser.add_argument("--queue-count", type=console.whole(1000, 10_000_000), metavar="N", help="as many by default")
     arguments = parser.parse_args()
     settings = Settings.load()
+    for_queue = -(-(arguments.queue_count or arguments.count) // arguments.rounds)
     each = -(-arguments.count // arguments.rounds // arguments.per_entry) * arguments.per_entry
 
     with connect(NAME, settings) as connection:
         topology.declare_compared(connection.channel())
         connection.channel().queue_purge(topology.COMPARED_QUEUE)
-    rounds = [one_round(settings, each, arguments.per_entry) for _ in range(arguments.rounds)]
+    rounds = [one_round(settings, each, arguments.per_entry, for_queue) for _ in range(arguments.rounds)]
     with connect(NAME, settings) as connection:
         for name in (topology.COMPARED_STREAM, topology.COMPARED_QUEUE):
             connection.channel().queue_delete(name)
 
     queue = "quorum queue"
-    console.say(f" [x] {each * arguments.rounds:,} events each way, in order, none missing, none twice; per second:")
+    counts = f"{each * arguments.rounds:,} events each way"
+    if each != for_queue:
+        counts += f", {for_queue * arguments.rounds:,} through the queue"
+    console.say(f" [x] {counts}, in order, none missing, none twice; per second:")
     for way in rounds[0]:
         published, read = (statistics.median(times[way][index] for times in rounds) for index in (0, 1))
         more = [statistics.median(times[way][index] / times[queue][index] for times in rounds) for index in (0, 1)]

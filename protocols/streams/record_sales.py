@@ -19,7 +19,7 @@ with packages_for(__file__):
 
 BATCH = 100
 WINDOW = 10_000
-REPORT = 20_000
+REPORT = 10_000
 """Tell after as many confirms that we are still at work."""
 FILTER_VALUES = (3, 13)
 """The first RabbitMQ that takes a value to filter by with each message; see find_sales.py."""

@@ -375,6 +375,20 @@ def test_a_reader_whose_connection_is_cut(
     assert len(seen) <= count + 2
 
 
+def test_a_reader_that_is_cut_off_before_anything_has_come(
+    environ: dict[str, str], settings: Settings, management: Management, channel: BlockingChannel
+) -> None:
+    with script("read_sales.py", "--from", "next", environ=environ) as reading:
+        reading.expect("Reading")
+        for name in wait_until(lambda: stream_connections(management, settings), LIMIT):
+            management.request("DELETE", "stream", "connections", settings.vhost, name)
+        reading.expect("connecting again", LIMIT)
+        # In the moment in which nobody reads.
+        properties = messages.properties(headers={"till": "north", "number": 1})
+        channel.basic_publish("", SALES, b"sale 1 of till north", properties)
+        reading.expect("sale 1 of till north", LIMIT)
+
+
 # The two protocols
 
 

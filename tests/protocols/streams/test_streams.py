@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pika import BasicProperties
@@ -20,12 +21,13 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
 from common import messages
-from common.config import Settings
+from common.config import Address, Settings, Tls
 from common.connection import connect
 from common.errors import ExitCode
 from common.management import Management
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.report import Report
+from tests.support.tls import Authority, TlsProxy
 from tour.vhost import environment
 
 pytest.importorskip("rstream", reason="needs rstream: pip install -r protocols/streams/requirements.txt")
@@ -189,6 +191,37 @@ def test_a_port_at_which_nobody_speaks_the_stream_protocol(settings: Settings) -
     result = run("read_sales.py", environ=environ)
     assert (result.code, result.out) == (ExitCode.PROTOCOL, "")
     assert re.fullmatch(r"error: what answers at .* does not speak the stream protocol; .*PORT\n", result.err)
+
+
+TLS_PROGRAM = """
+import sys
+sys.path.insert(0, "protocols/streams")
+import client, encoding, topology
+from common import console
+from common.config import Address, Settings, Tls
+from rstream import Producer
+
+async def main():
+    # Through a proxy, as through a load balancer, the address that RabbitMQ advertises is not the one to use.
+    async with client.connected(Producer, "test", Settings.load(), load_balancer_mode=True) as (producer, _link):
+        await producer.send_wait(topology.SALES, encoding.encode("north", 1))
+        print("sent")
+
+console.run(lambda: client.run(main))
+"""
+
+
+def test_tls(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    assert "0 sales" in check("nobody", environ)
+    authority = Authority(tmp_path / "authority")
+    target = Address(settings.addresses[0].host, settings.stream_port)
+    with TlsProxy(target, authority.issue("server", "IP:127.0.0.1")) as proxy:
+        secure = replace(settings, addresses=(Address("127.0.0.1", 1),), stream_port=proxy.port, tls=Tls(authority.ca))
+        result = run_script("-c", TLS_PROGRAM, environ=environment(secure), limit=LIMIT)
+        assert (result.code, result.out, result.err) == (0, "sent\n", "")
+        result = run_script("-c", TLS_PROGRAM, environ=environment(replace(secure, tls=Tls())), limit=LIMIT)
+    assert (result.code, result.out) == (ExitCode.PROTOCOL, "")
+    assert re.fullmatch(r"error: TLS with the stream port 127.0.0.1:\d+ failed \(.*CERTIFICATE.*\)\n", result.err)
 
 
 def test_a_stream_that_is_deleted_under_its_reader(environ: dict[str, str], channel: BlockingChannel) -> None:

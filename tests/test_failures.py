@@ -123,6 +123,22 @@ BOOK = Script(
     queue="ordered_processing.single",
     options=("single", f"{SCRATCH}/shop.journal"),
 )
+# The other protocol's port is asked after AMQP's, so that what is wrong with the broker is told in the same way.
+STREAMS = [
+    *(
+        Script(f"protocols/streams/{name}.py", queue="streams.sales", options=("north",))
+        for name in ("record_sales", "check_sales", "record_sales_amqp")
+    ),
+    *(Script(f"protocols/streams/{name}.py", queue="streams.sales") for name in ("read_sales", "read_sales_amqp")),
+    Script("protocols/streams/keep_recent.py", queue="streams.recent"),
+    Script("protocols/streams/compare.py", queue="streams.compared.queue"),
+]
+# Those that say on RabbitMQ 3.10 that it is too old, before they declare anything.
+NEW_STREAMS = [
+    Script("protocols/streams/find_sales.py", options=("north",)),
+    Script("protocols/streams/record_partitioned.py", options=("north",)),
+    Script("protocols/streams/read_partitioned.py"),
+]
 
 SENDERS = [
     SEND,
@@ -165,8 +181,9 @@ OTHERS = [
     SEND_MOVEMENTS,
     BOOK,
     RPC_SERVER,
+    *STREAMS,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, *NEW_STREAMS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(

@@ -106,6 +106,13 @@ REQUEST_PAYMENT = Script("reliability/retries/request_payment.py", queue="retrie
 PAY = Script("reliability/retries/pay.py", queue="retries.payments")
 SHOW_GIVEN_UP = Script("reliability/retries/show_given_up.py", queue="retries.payments")
 
+REMIND = Script("reliability/delayed_messages/remind.py", queue="delayed_messages.reminders", options=("--in", "0.1"))
+REMIND_NAIVE = Script("reliability/delayed_messages/remind_naive.py", queue="delayed_messages.reminders")
+RECEIVE_REMINDERS = Script("reliability/delayed_messages/receive_reminders.py", queue="delayed_messages.reminders")
+MEASURE_PRECISION = Script(
+    "reliability/delayed_messages/measure_precision.py", queue="delayed_messages.reminders", options=("--count=10",)
+)
+
 SEND_ORDERS = Script("reliability/idempotent_consumer/send_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS = Script("reliability/idempotent_consumer/book_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS_NAIVE = Script("reliability/idempotent_consumer/book_orders_naive.py", queue="idempotent_consumer.orders")
@@ -125,6 +132,8 @@ SENDERS = [
     EMIT_LOG_TOPIC,
     ORDER,
     REQUEST_PAYMENT,
+    REMIND,
+    REMIND_NAIVE,
 ]
 RECEIVERS = [
     RECEIVE,
@@ -137,6 +146,7 @@ RECEIVERS = [
     RECEIVE_ALARMS,
     COOK,
     PAY,
+    RECEIVE_REMINDERS,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
@@ -147,6 +157,7 @@ OTHERS = [
     INSPECT,
     REPLAY,
     SHOW_GIVEN_UP,
+    MEASURE_PRECISION,
     SEND_ORDERS,
     BOOK_ORDERS,
     BOOK_ORDERS_NAIVE,

@@ -113,6 +113,16 @@ MEASURE_PRECISION = Script(
     "reliability/delayed_messages/measure_precision.py", queue="delayed_messages.reminders", options=("--count=10",)
 )
 
+OPEN_TICKET = Script("reliability/priorities/open_ticket.py", queue="priorities.tickets.quorum")
+ANSWER_TICKETS = Script(
+    "reliability/priorities/answer_tickets.py",
+    queue="priorities.tickets.quorum",
+    options=("--queue", "quorum"),
+    dead_letters="priorities.tickets.dead_letters",
+)
+COMPARE_QUEUES = Script("reliability/priorities/compare_queues.py")
+COMPARE_PREFETCH = Script("reliability/priorities/compare_prefetch.py")
+
 SEND_ORDERS = Script("reliability/idempotent_consumer/send_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS = Script("reliability/idempotent_consumer/book_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS_NAIVE = Script("reliability/idempotent_consumer/book_orders_naive.py", queue="idempotent_consumer.orders")
@@ -134,6 +144,7 @@ SENDERS = [
     REQUEST_PAYMENT,
     REMIND,
     REMIND_NAIVE,
+    OPEN_TICKET,
 ]
 RECEIVERS = [
     RECEIVE,
@@ -147,6 +158,7 @@ RECEIVERS = [
     COOK,
     PAY,
     RECEIVE_REMINDERS,
+    ANSWER_TICKETS,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
@@ -166,7 +178,17 @@ OTHERS = [
     RECEIVE_ORDERS,
     RPC_SERVER,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
+SCRIPTS = [
+    *SENDERS,
+    *RECEIVERS,
+    *OTHERS,
+    TRY_PATTERN,
+    ANSWERS,
+    COMPARE_STRATEGIES,
+    COMPARE_QUEUES,
+    COMPARE_PREFETCH,
+    RPC_CLIENT,
+]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(

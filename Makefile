@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLE ?=
+QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test broker broker-down install lint clean
+.PHONY: help demo test bench broker broker-down install lint clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +17,12 @@ demo: .venv/.runtime ## get a RabbitMQ running and play the examples, or one of 
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+
+bench: .venv/.runtime ## measure how fast it all is (5 minutes; QUICK=1: less than one)
+	@echo 'installing what it is measured against'
+	@$(call pip,benchmarks/requirements.txt)
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 broker: .venv/.runtime ## start a RabbitMQ, unless one answers already
 	@$(BIN)/python -m broker up

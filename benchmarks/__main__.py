@@ -5,8 +5,8 @@
 Sections: publishing, consuming, latency, rpc, scale, cost; all of them by default, which takes about five minutes, or
 less than one with --quick. Everything happens in a virtual host of its own, which is deleted afterwards. The figures
 go to benchmarks/results/, in files that are named after the RabbitMQ's version; those of a run that is not complete
-(--quick, or some sections), to benchmarks/results/partial/. --report only fills in the tables of benchmarks/README.md
-again.
+(--quick, or some sections), to benchmarks/results/partial/. --report measures nothing: it makes the reports, the
+plots and the tables of benchmarks/README.md again from the figures that are there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,8 +37,8 @@ SECTIONS: dict[str, Callable[[Lab], list[Goal]]] = {
 }
 
 
-def measure(settings: Settings, sections: list[str], command: str, lab: Lab) -> Json:
-    """Run the sections in a virtual host of their own; what was found."""
+def measure(settings: Settings, sections: list[str], command: str, lab: Lab) -> Iterator[Json]:
+    """Run the sections in a virtual host of their own; after each, what was found so far."""
     began = time.monotonic()
     conditions = {"machine": machine(), "versions": versions(lab.version)}
     goals: list[Goal] = []
@@ -47,15 +47,15 @@ def measure(settings: Settings, sections: list[str], command: str, lab: Lab) -> 
         for name in sections:
             console.say(f"== {name}")
             goals += SECTIONS[name](lab)
-    return {
-        "command": command,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "rounds": lab.rounds,
-        **conditions,
-        **to_json(lab.tables, goals),
-        "skipped": lab.skipped,
-    }
+            yield {
+                "command": command,
+                "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+                "minutes": round((time.monotonic() - began) / 60, 1),
+                "rounds": lab.rounds,
+                **conditions,
+                **to_json(lab.tables, goals),
+                "skipped": lab.skipped,
+            }
 
 
 def save(data: Json, folder: Path) -> None:
@@ -68,7 +68,6 @@ def save(data: Json, folder: Path) -> None:
         from benchmarks import plots  # noqa: PLC0415
 
         plots.draw(data, tables_from(data), folder)
-    console.say(f"written to {folder}/{version}.md, .json and the plots")
 
 
 def show(data: Json) -> None:
@@ -93,12 +92,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=console.seconds, help="how long a turn takes (default: 0.5; quick: 0.1)")
     parser.add_argument("--steady", type=console.seconds, help="how long the steady load lasts (default: 30; quick: 3)")
     parser.add_argument("--results", type=Path, help="the folder for the results (default: benchmarks/results)")
-    parser.add_argument("--report", action="store_true", help="fill in the README's tables from the results")
+    parser.add_argument("--report", action="store_true", help="make reports, plots and the README's tables again")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"there is no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
     if arguments.report:
+        for path in sorted(report.RESULTS.glob("*.json")):
+            save(json.loads(path.read_text(encoding="utf-8")), report.RESULTS)
         text = report.README.read_text(encoding="utf-8")
         report.README.write_text(report.filled(text), encoding="utf-8")
         return
@@ -113,10 +114,15 @@ def main() -> None:
     steady = arguments.steady or (3.0 if quick else 30.0)
     sections = [name for name in SECTIONS if not arguments.sections or name in arguments.sections]
     command = " ".join(["python -m benchmarks", *arguments.sections, *(["--quick"] if quick else [])])
-    data = measure(settings, sections, command, Lab(settings, version, rounds, seconds, quick, steady))
-    show(data)
     whole = not quick and sections == list(SECTIONS)
-    save(data, arguments.results or (report.RESULTS if whole else report.RESULTS / "partial"))
+    partial = arguments.results or report.RESULTS / "partial"
+    data: Json = {}
+    for data in measure(settings, sections, command, Lab(settings, version, rounds, seconds, quick, steady)):
+        save(data, partial)
+    show(data)
+    if whole and not arguments.results:
+        save(data, report.RESULTS)
+    console.say(f"written to {arguments.results or (report.RESULTS if whole else partial)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 from common import console
 from common.config import Settings
 from common.connection import ConnectionFailure, connect
+from common.errors import Failure
 from tour.vhost import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,7 +160,8 @@ class Lab:
 
     def has(self, module: str) -> bool:
         """Whether a peer is installed; says so if it is not."""
-        if not module or find_spec(module):
+        # kombu and celery, once imported, hide from find_spec.
+        if not module or module in sys.modules or find_spec(module):
             return True
         self.skip(f"{module} is not installed: pip install -r benchmarks/requirements.txt")
         return False
@@ -204,23 +206,35 @@ class Lab:
         """
         present = [contender for contender in contenders if self.has(contender.needs)]
         span = self.seconds * part
-        counts: list[int] = []
-        for contender in present:
+        counts: dict[int, int] = {}
+        for index, contender in enumerate(present):
             count = whole(contender.pace * span)
-            rate = count / contender.run(count)
-            counts.append(whole(max(rate, contender.pace) * span))
+            if rate := self.rate(contender, count):
+                counts[index] = whole(max(rate, contender.pace) * span)
         for number in range(1, self.rounds + 1):
-            for contender, count in zip(present, counts, strict=True):
-                rate = count / contender.run(count)
-                table.row(contender.name, contender.x).values.append(rate)
+            for index, count in list(counts.items()):
+                if rate := self.rate(present[index], count):
+                    table.row(present[index].name, present[index].x).values.append(rate)
+                else:
+                    del counts[index]
             self.tell(table, number)
+
+    def rate(self, contender: Contender, count: int) -> float | None:
+        """What it does in a second; None if a peer failed, which is told and is no reason to stop. Ours must not."""
+        try:
+            return count / contender.run(count)
+        except Failure:
+            raise
+        except Exception as error:  # each library has its own
+            self.skip(f"{contender.name}: it failed with {type(error).__name__}: {error}")
+            return None
 
     def tell(self, table: Table, number: int) -> None:
         """Show the figures of the last round in one line."""
         several = len({row.name for row in table.rows}) > 1
         parts = []
         for row in table.rows:
-            label = "" if row.x is None else f"{row.x:,g}"
+            label = "" if row.x is None else f"{row.x:,.10g}"
             if several or not label:
                 label = f"{row.name} {label}".strip()
             parts.append(f"{label}: {figure(row.values[-1])}")

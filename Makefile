@@ -3,9 +3,10 @@ BIN := .venv/bin
 EXAMPLE ?=
 # Where the examples that are named keep requirements of their own, if they do.
 OWN := $(foreach name,$(patsubst %/,%,$(EXAMPLE)),$(wildcard $(name)/requirements.txt */$(name)/requirements.txt))
+QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test broker broker-down install lint clean
+.PHONY: help demo test bench broker broker-down install lint clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,12 @@ demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+
+bench: .venv/.runtime ## measure how fast it all is (5 minutes; QUICK=1: less than one)
+	@echo 'installing what it is measured against'
+	@$(call pip,benchmarks/requirements.txt)
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 broker: .venv/.runtime ## start a RabbitMQ, unless one answers already
 	@$(BIN)/python -m broker up

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -62,6 +63,23 @@ class Project:
                 ["docker", *command, "--filter", label], capture_output=True, text=True, check=True, timeout=60
             ).stdout.split()
         ]
+
+
+class Pause:
+    """The longest time for which a number did not change, as far as it was looked at."""
+
+    def __init__(self, number: Callable[[], int]) -> None:
+        self.longest = 0.0
+        self._number = number
+        self._last, self._since = number(), time.monotonic()
+
+    def look(self) -> bool:
+        """Look at the number. Always true."""
+        now, number = time.monotonic(), self._number()
+        self.longest = max(self.longest, now - self._since)
+        if number != self._last:
+            self._last, self._since = number, now
+        return True
 
 
 @pytest.fixture
@@ -137,7 +155,8 @@ def test_a_cluster_that_loses_its_leader(project: Project, report: Report) -> No
         )
         for number in (1, 2, 3)
     }
-    anywhere = replace(Settings(), addresses=tuple(node.addresses[0] for node in nodes.values()))
+    # A container that is killed does not always close its connections: who only listens learns it by the heartbeat.
+    anywhere = replace(Settings(), addresses=tuple(node.addresses[0] for node in nodes.values()), heartbeat=5)
     with connect("test", anywhere) as connection:
         declare(connection.channel())
 
@@ -151,29 +170,28 @@ def test_a_cluster_that_loses_its_leader(project: Project, report: Report) -> No
     assert sorted(found["members"]) == sorted(nodes)  # type: ignore[arg-type,type-var]
     leader = str(found["leader"])
     service = leader.removeprefix("rabbit@")
-    # A message more than a thousand confirmed after the loss: publishing has gone on.
+    # Publishing ends when 3,000 messages were confirmed by the two nodes that are left.
     target = [10**9]
     traffic = Traffic(anywhere, anywhere, enough=lambda _sent: traffic.tally.confirmed >= target[0])
     tally = traffic.tally
+    pause = Pause(lambda: tally.confirmed)
+    killing = threading.Thread(target=project.run, args=("kill", service))
     try:
         with traffic:
             traffic.wait(lambda: tally.confirmed >= 2_000 and tally.seen > 0, 60, "2,000 messages")
-            project.run("kill", service)
+            pause = Pause(lambda: tally.confirmed)
+            killing.start()
+            traffic.wait(lambda: pause.look() and not killing.is_alive(), 60, "the leader to be killed")
             tally.kills += 1
-            # What was in flight to the others is confirmed while the leader dies: count from here.
             target[0] = tally.confirmed + 3_000
-            killed = time.monotonic()
-            before = tally.confirmed
-            traffic.wait(lambda: tally.confirmed > before, 60, "publishing to go on")
-            gap = time.monotonic() - killed
-            traffic.wait(lambda: tally.confirmed >= target[0], 120, "3,000 messages on two nodes")
+            traffic.wait(lambda: pause.look() and tally.confirmed >= target[0], 120, "3,000 messages on two nodes")
     finally:
-        report.add(SECTION, f"Compose's cluster, the leader killed: {tally}")
-    report.add(SECTION, f"Compose's cluster, the leader killed: next confirmed message after {gap:.1f} s")
+        killing.join()
+        report.add(SECTION, f"Compose's cluster, the leader killed: {tally}, longest pause {pause.longest:.1f} s")
     assert tally.missing == []
     assert tally.confirmed == tally.sent
     assert traffic.left(anywhere) == 0
-    assert gap < 30
+    assert pause.longest < 30
 
     # The lost node comes back, and is part of the cluster and of the queue again.
     project.run("--profile", "cluster", "up", "-d", "--wait")

@@ -61,8 +61,9 @@ class Load:
         finally:
             self._stop.set()
             consumer.join()
-        console.say(f" [x] {self._counts()}, longest pause {self._pause:.1f} s")
-        if missing := self._missing():
+        missing = self._missing()
+        console.say(f" [x] {self._counts()}, {missing:,} missing, longest pause {self._pause:.1f} s")
+        if missing:
             raise Lost(f"{missing} confirmed messages were lost; what is left is in the queue {self._queue!r}")
         with connect("load", self._settings) as connection:
             connection.channel().queue_delete(self._queue)
@@ -129,12 +130,11 @@ class Load:
             return len(self._confirmed - self._seen.keys())
 
     def _counts(self) -> str:
-        missing = self._missing()
         with self._lock:
             duplicates = self._seen.total() - len(self._seen)
             return (
                 f"{len(self._confirmed):,} confirmed of {self._total:,}, {len(self._seen):,} seen, "
-                f"{missing:,} missing, {duplicates:,} seen again"
+                f"{duplicates:,} seen again"
             )
 
 

@@ -117,9 +117,10 @@ def down(*, yes: bool) -> None:
 
 
 def _overlay(kubectl: Kubectl) -> str:
-    there = target.machines(kubectl)
+    there, taking = target.machines(kubectl)
     overlay = "production" if there >= NODES else "local"
-    say(f"{there} machines take pods: RabbitMQ gets {NODES if overlay == 'production' else 'one'} node(s) ({overlay})")
+    nodes = "three nodes" if overlay == "production" else "one node"
+    say(f"it has {there} machine(s), {taking} for pods: RabbitMQ gets {nodes} (OVERLAY={overlay})")
     return overlay
 
 

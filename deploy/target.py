@@ -74,9 +74,10 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def machines(kubectl: Kubectl) -> int:
-    """How many machines of the cluster take pods."""
-    return sum(1 for node in kubectl.items("nodes") if not _closed(node))
+def machines(kubectl: Kubectl) -> tuple[int, int]:
+    """How many machines the cluster has, and how many of them take any pod."""
+    nodes = kubectl.items("nodes")
+    return len(nodes), sum(1 for node in nodes if not _closed(node))
 
 
 def check_storage(kubectl: Kubectl, name: str | None) -> None:

@@ -158,12 +158,12 @@ def test_status_and_down(fake: Fake) -> None:
 def test_three_machines_get_three_nodes_and_tls(fake: Fake) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is missing: it makes the certificate")
-    tainted = machine(4)
+    tainted = machine(3)
     tainted["spec"]["taints"] = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
-    fake.put(machine(2), machine(3), tainted)
+    fake.put(machine(2), tainted)
     done = fake.run("up")
     assert done.code == 0, done.err
-    assert "3 machines take pods: RabbitMQ gets 3 node(s) (production)" in done.out
+    assert "it has 3 machine(s), 2 for pods: RabbitMQ gets three nodes (OVERLAY=production)" in done.out
     assert fake.state["objects"]["StatefulSet/rabbitmq"]["spec"]["replicas"] == 3
     secret = fake.state["objects"]["Secret/rabbitmq-tls"]
     assert secret["type"] == "kubernetes.io/tls"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from common.console import say
+from common.console import say, warn
 from common.errors import ExitCode
 from deploy import credentials, image, manifests, target
 from deploy.kubectl import NAMESPACE, Json, Kubectl, KubernetesFailure
@@ -52,14 +54,15 @@ def up(wishes: Wishes) -> None:
     brought = image.bring(kubectl.context, wishes.image)
     yaml = manifests.render(overlay, brought, wishes.storage_class)
     before = manifests.versions(kubectl, yaml)
-    _make_namespace(kubectl)
-    credentials.make_missing(kubectl, tls=overlay == "production")
-    say(f"applying kubernetes/overlays/{overlay}")
-    new, changed, same = manifests.apply(kubectl, yaml, before)
-    say(f"  {new} new, {changed} changed, {same} as they were")
-    Watch(kubectl, wishes.limit).until_ready()
-    say("everything is ready")
-    _smoke(kubectl, yaml)
+    with _said_what_stays():
+        _make_namespace(kubectl)
+        credentials.make_missing(kubectl, tls=overlay == "production")
+        say(f"applying kubernetes/overlays/{overlay}")
+        new, changed, same = manifests.apply(kubectl, yaml, before)
+        say(f"  {new} new, {changed} changed, {same} as they were")
+        Watch(kubectl, wishes.limit).until_ready()
+        say("everything is ready")
+        _smoke(kubectl, yaml)
     _say_what_next(kubectl, overlay)
 
 
@@ -114,6 +117,22 @@ def down(*, yes: bool) -> None:
     kinds = "deployments,cronjobs,jobs,statefulsets,services,configmaps,networkpolicies,poddisruptionbudgets"
     kubectl.here("delete", kinds, "--selector", OURS, "--wait", timeout=GONE_LIMIT)
     say("RabbitMQ and the examples are gone; the data and the password stay, and make k8s goes on with them")
+
+
+@contextmanager
+def _said_what_stays() -> Iterator[None]:
+    """Whatever ends the work within, the reader learns that something is there now."""
+    stays = (
+        "what is deployed so far stays: look at it with make k8s-status, go on with make k8s, "
+        "or take it away with make k8s-down"
+    )
+    try:
+        yield
+    except KubernetesFailure as failure:
+        raise type(failure)(f"{failure}; {stays}") from None
+    except KeyboardInterrupt:
+        warn(f"stopped; {stays}")
+        raise
 
 
 def _overlay(kubectl: Kubectl) -> str:
@@ -192,7 +211,7 @@ def _smoke(kubectl: Kubectl, yaml: str) -> None:
     if outcome != "passed":
         say(kubectl.here("logs", f"job/{name}", "--tail=20").rstrip())
         raise SmokeFailure(
-            f"the examples did not do what their READMEs say (Job {name}, {outcome}); the deployment stays: "
+            f"the examples did not do what their READMEs say (Job {name}, {outcome}); all they said: "
             f"kubectl -n {NAMESPACE} logs job/{name}"
         )
     say(f"the examples did what their READMEs say ({time.monotonic() - started:.0f} s)")

@@ -26,19 +26,19 @@ def bring(context: str, wanted: str | None) -> str:
         name = wanted or DEFAULT
         warn(f"no Docker here, so nothing is built: the cluster must find the image {name} by itself")
         return name
+    load = _loader(context)
+    if wanted is None and load is None:
+        warn(
+            f"images of this machine cannot be put into {context!r}: its machines must have {DEFAULT}, "
+            "or name one in a registry: make k8s IMAGE=registry.example.com/rabbitmq-by-example:1"
+        )
+        return DEFAULT
     say("building the image")
     output_of(["docker", "build", "--quiet", "--tag", wanted or DEFAULT, str(ROOT)], timeout=BUILD_TIMEOUT)
     if wanted:
         say(f"pushing {wanted}")
         output_of(["docker", "push", "--quiet", wanted], timeout=BUILD_TIMEOUT)
         return wanted
-    load = _loader(context)
-    if load is None:
-        warn(
-            f"images of this machine cannot be put into {context!r}: its machines must have {DEFAULT}, "
-            "or name one in a registry: make k8s IMAGE=registry.example.com/rabbitmq-by-example:1"
-        )
-        return DEFAULT
     identity = output_of(["docker", "image", "inspect", "--format", "{{.Id}}", DEFAULT]).strip()
     name = f"{NAME}:{identity.removeprefix('sha256:')[:12]}"
     output_of(["docker", "tag", DEFAULT, name])

@@ -127,15 +127,12 @@ class Watch:
             late = next((each for each in found if not each.ready), None)
             if late is not None:
                 self._give_up(late, f"{late.why}, after {self._limit:.0f} s")
-            raise NotReady(f"{what}: not there after {self._limit:.0f} s; see: make k8s-status")
+            raise NotReady(f"{what}: not there after {self._limit:.0f} s")
 
     def _give_up(self, late: Pod, why: str) -> None:
         for line in self._last_lines(late):
             warn(f"{late.name}: {line}")
-        raise NotReady(
-            f"the pod {late.name} does not become ready ({why[:300]}); what is deployed so far stays: "
-            "look at it with make k8s-status, mend it and run make k8s again, or take it away with make k8s-down"
-        )
+        raise NotReady(f"the pod {late.name} does not become ready ({why[:300]})")
 
     def _last_lines(self, late: Pod) -> list[str]:
         """The end of the pod's log; of the run before, if it has just been started again."""

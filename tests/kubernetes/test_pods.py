@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -73,7 +74,7 @@ def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: 
         docker("exec", worker, "python", "-m", "deploy.probe")
 
         load = template(objects, "CronJob", "load")
-        load["containers"][0]["command"] += ["--rate", "200", "--seconds", "60"]
+        load["containers"][0]["command"] += ["--rate", "200", "--seconds", "45"]
         told: list[str] = []
         loading = threading.Thread(target=lambda: told.append(cluster.start(load, "load", wait=True)))
         loading.start()
@@ -89,7 +90,7 @@ def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: 
         [output] = told or [""]
         last = output.strip().splitlines()[-1]
         report.add(SECTION, f"three nodes replaced one by one:{last.removeprefix(' [x]')}")
-        assert re.match(r" \[x\] 12,000 confirmed of 12,000, 12,000 seen, .* 0 missing, ", last), output
+        assert re.match(r" \[x\] 9,000 confirmed of 9,000, 9,000 seen, .* 0 missing, ", last), output
 
         # The worker has seen all of that, and is connected; told to stop, it leaves in good order.
         docker("exec", worker, "python", "-m", "deploy.probe")
@@ -100,19 +101,24 @@ def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: 
 def test_one_node_and_the_smoke_test(image: None) -> None:  # noqa: ARG001
     objects = rendered("local")
     secrets = {"rabbitmq-credentials": credentials.login(), "rabbitmq-erlang-cookie": credentials.cookie()}
+    smoke = template(objects, "CronJob", "smoke")
+    command = smoke["containers"][0]["command"]
+    # The other one is long, and is played by its own test.
+    assert command == ["python", "-m", "tour", "send_and_receive", "work_queue"]
+    command.remove("work_queue")
     with Cluster(objects, secrets) as cluster:
         own = "rabbitmq-0.rabbitmq-nodes.rabbitmq-by-example.svc.cluster.local"
-        cluster.start(template(objects, "StatefulSet", "rabbitmq"), "rabbitmq-0", aliases=(own, "rabbitmq"))
-        output = cluster.start(template(objects, "CronJob", "smoke"), "smoke", wait=True)
-        assert "ok send_and_receive" in output
-        assert "ok work_queue" in output
+        node = cluster.start(template(objects, "StatefulSet", "rabbitmq"), "rabbitmq-0", aliases=(own, "rabbitmq"))
+        until(lambda: len(running(node)) == 1, 120, "the node to be ready")
+        assert "ok send_and_receive" in cluster.start(smoke, "smoke", wait=True)
 
 
 def template(objects: list[Manifest], kind: str, name: str) -> Manifest:
     """The pod's specification in this object."""
     pod = pod_of(find(objects, kind, name))
     assert pod is not None
-    return pod
+    # The test may change it.
+    return copy.deepcopy(pod)
 
 
 def ctl(container: str, *arguments: str) -> str:
@@ -123,7 +129,7 @@ def ctl(container: str, *arguments: str) -> str:
 def running(container: str) -> set[str]:
     """The nodes that this one sees running, once it serves AMQP itself: its last step."""
     status = ctl(container, "cluster_status")
-    own = re.search(r"Node: (\S+), interface: \S+, port: 5671", status.partition("Listeners")[2])
+    own = re.search(r"Node: (\S+), interface: \S+, port: 567[12]\b", status.partition("Listeners")[2])
     part = status.partition("Running Nodes")[2].partition("Versions")[0]
     return set(re.findall(r"rabbit@\S+", part)) if own else set()
 

@@ -263,10 +263,15 @@ def test_a_pod_that_does_not_become_ready_is_named_with_its_reason(
     assert failed.startswith("error: the pod work-queue-worker-0 does not become ready ")
     assert words in failed
     assert "take it away with make k8s-down" in failed
-    # Mended, the same command goes on from there.
+
+
+def test_what_is_mended_goes_on_from_there(fake: Fake) -> None:
+    fake.set(troubled="rabbitmq", trouble=waiting("InvalidImageName", "cannot be read"))
+    assert fake.run("up").code == 69
     fake.set(trouble=None)
     again = fake.run("up")
     assert again.code == 0, again.err
+    assert "0 new, 0 changed" in again.out
 
 
 def test_examples_that_fail_in_the_cluster(fake: Fake) -> None:

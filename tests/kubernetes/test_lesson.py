@@ -56,6 +56,7 @@ def test_kubectl_knows_their_options() -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     checked = 0
+    general = subprocess.run(["kubectl", "options"], capture_output=True, text=True, timeout=60, check=True).stdout
     for words in commands():
         options = {re.split("=", word)[0] for word in words[2:] if word.startswith("--") and word != "--"}
         if "--" in words:
@@ -64,7 +65,6 @@ def test_kubectl_knows_their_options() -> None:
         told = subprocess.run(
             ["kubectl", *verb, "--help"], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-        general = subprocess.run(["kubectl", "options"], capture_output=True, text=True, timeout=60, check=True).stdout
         for option in options:
             assert re.search(rf"{re.escape(option)}\b", told + general), f"{' '.join(verb)} has no {option}"
         checked += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -41,6 +42,17 @@ def image() -> None:
         if subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode:
             pytest.skip(f"the image {name} is not on this machine")
     docker("build", "--quiet", "--tag", DEFAULT, str(ROOT), limit=600)
+
+
+def test_the_image_has_the_course_and_nothing_else(image: None) -> None:  # noqa: ARG001
+    inside = docker("run", "--rm", DEFAULT, "sh", "-c", "id -u; ls -a").split()
+    assert inside[0] == "10001"
+    assert {"common", "tour", "work_queue", "README.md"} <= set(inside)
+    assert not {".env", ".git", ".venv", ".broker", "tests", "kubernetes"} & set(inside)
+    # What a changed script makes anew.
+    layers = docker("history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", DEFAULT).splitlines()
+    [size] = [int(layer.split()[0]) for layer in layers if "COPY dir:" in layer or "COPY . ." in layer][:1]
+    assert size < 5_000_000
 
 
 def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: None, report: Report) -> None:  # noqa: ARG001
@@ -110,6 +122,9 @@ def test_one_node_and_the_smoke_test(image: None) -> None:  # noqa: ARG001
         own = "rabbitmq-0.rabbitmq-nodes.rabbitmq-by-example.svc.cluster.local"
         node = cluster.start(template(objects, "StatefulSet", "rabbitmq"), "rabbitmq-0", aliases=(own, "rabbitmq"))
         until(lambda: len(running(node)) == 1, 120, "the node to be ready")
+        # What `make k8s-status` reads.
+        told = json.loads(ctl(node, "cluster_status", "--formatter", "json"))
+        assert told["running_nodes"] == told["disk_nodes"] == [f"rabbit@{own}"]
         assert "ok send_and_receive" in cluster.start(smoke, "smoke", wait=True)
 
 

@@ -56,7 +56,9 @@ def certificate() -> dict[str, str]:
         extensions.write_text(
             f"subjectAltName = {','.join(f'DNS:{name}' for name in names)}\n"
             "keyUsage = critical, digitalSignature, keyEncipherment\nextendedKeyUsage = serverAuth\n"
-            "basicConstraints = critical, CA:false\n",
+            "basicConstraints = critical, CA:false\n"
+            # Not every openssl adds these by itself, and Python 3.13 and later want the second.
+            "subjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid\n",
             encoding="ascii",
         )
 

@@ -36,10 +36,8 @@ def find_cluster(*, make: bool) -> Kubectl:
     if not context:
         context = _kind() if make else ""
     if not context:
-        raise KubernetesFailure(
-            "kubectl knows no cluster; choose one with: kubectl config use-context NAME, "
-            "or install kind (https://kind.sigs.k8s.io), and one is made for you"
-        )
+        own = ", or install kind (https://kind.sigs.k8s.io), and one is made for you" if make else ""
+        raise KubernetesFailure(f"kubectl knows no cluster; choose one with: kubectl config use-context NAME{own}")
     kubectl = Kubectl(context)
     try:
         kubectl.run("get", "--raw", "/readyz", "--request-timeout=15s")

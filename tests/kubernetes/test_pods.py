@@ -9,6 +9,7 @@ import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -110,7 +111,7 @@ def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: 
         assert docker("inspect", "--format", "{{.State.ExitCode}}", worker).strip() == "0"
 
 
-def test_one_node_and_the_smoke_test(image: None) -> None:  # noqa: ARG001
+def test_one_node_the_smoke_test_and_workers_that_come_and_go(image: None, report: Report) -> None:  # noqa: ARG001
     objects = rendered("local")
     secrets = {"rabbitmq-credentials": credentials.login(), "rabbitmq-erlang-cookie": credentials.cookie()}
     smoke = template(objects, "CronJob", "smoke")
@@ -126,6 +127,27 @@ def test_one_node_and_the_smoke_test(image: None) -> None:  # noqa: ARG001
         told = json.loads(ctl(node, "cluster_status", "--formatter", "json"))
         assert told["running_nodes"] == told["disk_nodes"] == [f"rabbit@{own}"]
         assert "ok send_and_receive" in cluster.start(smoke, "smoke", wait=True)
+
+        worker = template(objects, "Deployment", "work-queue-worker")
+        # A hundred tasks of a dot each: 30 seconds for one worker.
+        worker["containers"][0]["command"] += ["--seconds-per-dot", "0.3"]
+        workers = [cluster.start(worker, "worker-0")]
+        cluster.start(template(objects, "CronJob", "work-queue-new-task"), "tasks", wait=True)
+        until(lambda: "Done" in docker("logs", workers[0]), 60, "the first task to be done")
+        workers += [cluster.start(worker, f"worker-{number}") for number in range(1, 10)]
+        until(lambda: "Received" in docker("logs", workers[-1]), 60, "the tenth worker to have a task")
+        docker("stop", "--time", "40", *workers[1:], limit=400)
+        codes = docker("inspect", "--format", "{{.State.ExitCode}}", *workers[1:]).split()
+        assert codes == ["0"] * 9
+
+        def done() -> Counter[str]:
+            return Counter(task for each in workers for task in re.findall(r"Done with '(\d+):", docker("logs", each)))
+
+        until(lambda: len(done()) == 100, 120, "all tasks to be done")
+        counted = done()
+        report.add(SECTION, f"workers 1, 10, 1 in mid-work: 100 tasks, {counted.total()} times done")
+        # A worker that is told to stop acknowledges what it has in hand: nobody does it again.
+        assert counted.total() == 100
 
 
 def template(objects: list[Manifest], kind: str, name: str) -> Manifest:

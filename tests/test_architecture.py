@@ -20,7 +20,7 @@ from common.management import Management
 ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"build", "dist", "node_modules", "venv"}
 # What each package may import of ours, besides itself.
-ALLOWED = {"common": set(), "broker": {"common"}, "tour": {"common", "broker"}}
+ALLOWED = {"common": set(), "broker": {"common"}, "tour": {"common", "broker"}, "playground": {"common", "tour"}}
 
 
 def ours(folder: Path = ROOT) -> Iterator[Path]:

@@ -452,7 +452,11 @@ class Session:
                 while self.next < self.play_until and not self.closed:
                     self._send_changes()
                     block = self.lesson.steps[self.next]
-                    self.remark = await self._play_block(block)
+                    if self._skipped(block):
+                        self.next += 1
+                        self.remark = self._why_skipped(block)
+                        continue
+                    self.remark = await steps.play(self, block)
                     self.next += 1
                     if self.remark and self.next < self.play_until:
                         break
@@ -463,10 +467,11 @@ class Session:
         finally:
             self.playing = False
 
-    async def _play_block(self, block: Block) -> str:
-        if block.own_broker and not self.surroundings.own_broker:
-            return f"{block.heading!r} restarts RabbitMQ; start the playground with --own-broker to play it"
-        return await steps.play(self, block)
+    def _skipped(self, block: Block) -> bool:
+        return block.own_broker and not self.surroundings.own_broker
+
+    def _why_skipped(self, block: Block) -> str:
+        return f"“{block.heading}” is left out: it restarts RabbitMQ, which only --own-broker allows"
 
     async def _do_hold(self, _request: Json) -> None:
         self.play_until = self.next

@@ -126,6 +126,9 @@ class Stage:
         for item in observed.consumers:
             user = observed.users.get(item.connection) or self.traffic.users.get(item.connection, "")
             node = self.node_of(user, item.connection)
+            if not user:
+                # Not known yet; or RabbitMQ itself, which consumes where dead letters must not be lost.
+                continue
             # The API goes on telling of those who have gone for some seconds, too.
             if alive.get(node, True):
                 entry: Json = {

@@ -161,7 +161,7 @@ function showState(state) {
   $("totals").textContent = facts.join(", ") + (sampled ? " (estimated)" : "");
   $("restart-broker").disabled = !state.ownBroker;
   $("no-restart").hidden = state.ownBroker;
-  markSteps(moved);
+  markSteps(state, moved);
   const address = new URL(location.href);
   address.search = new URLSearchParams({ example: page.example, session: page.session, step: state.next });
   history.replaceState(null, "", address);
@@ -169,11 +169,13 @@ function showState(state) {
 
 const count = (number) => number.toLocaleString("en");
 
-function markSteps(moved) {
+function markSteps(state, moved) {
   for (const figure of $("lesson").querySelectorAll(".step")) {
     const number = Number(figure.dataset.step);
     const now = number === page.next;
-    figure.classList.toggle("done", number < page.next);
+    const skipped = page.outline[number]?.ownBroker && !state.ownBroker;
+    figure.classList.toggle("done", number < page.next && !skipped);
+    figure.classList.toggle("skipped", skipped);
     figure.classList.toggle("now", now);
     figure.classList.toggle("playing", now && page.playing);
     figure.toggleAttribute("aria-current", now);

@@ -3,7 +3,7 @@ BIN := .venv/bin
 EXAMPLE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test broker broker-down install lint clean
+.PHONY: help demo playground test broker broker-down install lint clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,10 @@ help: ## explain the commands
 demo: .venv/.runtime ## get a RabbitMQ running and play the examples, or one of them
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m tour $(EXAMPLE)
+
+playground: .venv/.playground ## watch the examples' messages move, on a web page of this machine's own
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m playground
 
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
@@ -38,10 +42,15 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@$(call pip,requirements.txt)
 	@touch $@
 
-.venv/.installed: requirements-dev.txt requirements.txt pyproject.toml | .venv/bin/pip
+.venv/.playground: playground/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
+	@echo 'installing the requirements of the playground'
+	@$(call pip,requirements.txt -r playground/requirements.txt)
+	@touch .venv/.runtime $@
+
+.venv/.installed: requirements-dev.txt requirements.txt playground/requirements.txt pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and the tools for tests'
 	@$(call pip,requirements-dev.txt)
-	@touch .venv/.runtime $@
+	@touch .venv/.runtime .venv/.playground $@
 
 pip = $(BIN)/python -m pip install --disable-pip-version-check -r $(1) > .venv/pip.log 2>&1 \
 	|| { echo 'error: the requirements could not be installed (no network?); see .venv/pip.log' >&2; exit 1; }

@@ -88,11 +88,11 @@ def publish(settings: Settings, *typed: Typed) -> None:
         publisher.flush()
 
 
-def cut(api: Management, wanted: Callable[[str, str], bool]) -> int:
-    """Close the connections of which ``wanted(user, name)`` is true; return how many there were."""
+def cut(api: Management, wanted: Callable[[str], bool]) -> int:
+    """Close the connections whose user is ``wanted``; return how many there were."""
     count = 0
     for connection in api.connections():
-        if wanted(connection.user, connection.name):
+        if wanted(connection.user):
             try:
                 api.close_connection(connection.name, "cut by the playground")
             except NotFound:

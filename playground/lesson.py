@@ -62,6 +62,9 @@ def lesson(example: Example, root: Path, examples: Sequence[Example], files: dic
     steps = {block.line: number for number, block in enumerate(example.scenario.played)}
     _mark(tokens, steps, example.scenario.played)
     for token in tokens:
+        if token.type in ("th_open", "td_open"):
+            # The page's policy allows no inline styles.
+            token.attrs.pop("style", None)
         for child in token.children or ():
             if child.type == "link_open":
                 _relink(child, example.name, known, files)

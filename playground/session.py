@@ -252,23 +252,38 @@ class Session:
         return call
 
     def node_of(self, user: str, connection: str) -> str:
-        """The node of the stage that a client is: a terminal, the reader, or a stranger by its connection."""
-        terminal = self.broker.terminal_of(user)
-        if terminal == by_hand.USER:
-            return "you"
-        return f"t:{terminal}" if terminal else f"c:{connection}"
+        """The node of the stage that a client is: a terminal, a script, the reader, or a stranger by its connection.
+
+        A fresh terminal is gone as soon as its script is: one node stands for all that run the same.
+        """
+        name = self.broker.terminal_of(user)
+        if name is None:
+            return f"c:{connection}"
+        terminal = self.terminals.get(name)
+        return "you" if name == by_hand.USER else self.node(terminal) if terminal else f"t:{name}"
+
+    def node(self, terminal: Terminal) -> str:
+        """The node of a terminal."""
+        return f"t:{terminal.id}" if terminal.station else f"s:{terminal.script}"
 
     def label(self, node: str) -> str:
         """What the page calls a node."""
         kind, _, name = node.partition(":")
         if kind == "t":
             terminal = self.terminals.get(name)
-            if not terminal:
-                return name
-            return f"{terminal.title} · {terminal.script}" if terminal.station else terminal.script
+            return terminal.title if terminal else name
         if kind == "c":
             return self.stage.observed.labels.get(name) or name or "somebody"
-        return "you"
+        return name or node
+
+    def _drawn(self) -> Json:
+        alive: dict[str, bool] = {}
+        scripts = {}
+        for terminal in self.terminals.values():
+            node = self.node(terminal)
+            alive[node] = terminal.running or alive.get(node, False)
+            scripts[node] = terminal.script if terminal.station else ""
+        return self.stage.json(alive, lambda node: {"label": self.label(node), "script": scripts.get(node, "")})
 
     # What is sent
 
@@ -299,9 +314,10 @@ class Session:
             "type": "snapshot",
             "session": self.id,
             "example": self.lesson.name,
-            "stage": self.stage.json(self.terminals.values(), self.label),
+            "stage": self._drawn(),
             "terminals": [{**terminal.state(), "lines": list(terminal.lines)} for terminal in self.terminals.values()],
             "moves": list(self.traffic.kept),
+            "labels": self._labels(list(self.traffic.kept)),
             "chart": list(self.chart),
         }
 
@@ -332,7 +348,7 @@ class Session:
     def _send_changes(self) -> None:
         if not self.viewers:
             return
-        stage = json.dumps({"type": "stage", "stage": self.stage.json(self.terminals.values(), self.label)})
+        stage = json.dumps({"type": "stage", "stage": self._drawn()})
         state = json.dumps(self.state())
         for text, attribute in ((stage, "_last_stage"), (state, "_last_state")):
             if text != getattr(self, attribute):
@@ -550,10 +566,8 @@ class Session:
 
     async def _do_cut(self, request: Json) -> None:
         terminal = self._chosen(request)
-        node = f"t:{terminal.id}"
-        cut = await asyncio.to_thread(
-            by_hand.cut, self.broker.api, lambda user, connection: self.node_of(user, connection) == node
-        )
+        broker = self.broker
+        cut = await asyncio.to_thread(by_hand.cut, broker.api, lambda user: broker.terminal_of(user) == terminal.id)
         if not cut:
             raise BadRequest(
                 f"{terminal.title} has no connection that RabbitMQ's management API knows; it learns of one after "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from playground.observer import Observed
 from playground.traffic import DeadLetterRoute, Traffic
@@ -15,16 +15,6 @@ Json = dict[str, Any]
 _BUILT_IN = re.compile(r"amq\.")
 _MOST = 60
 _REMEMBERED = 20.0
-
-
-class Running(Protocol):
-    """A terminal, as far as the stage cares."""
-
-    id: str
-
-    @property
-    def running(self) -> bool:
-        """Whether its process runs."""
 
 
 class Stage:
@@ -63,18 +53,19 @@ class Stage:
             routes += [DeadLetterRoute(queue.name, exchange, target) for target in targets if target != queue.name]
         return routes
 
-    def json(self, terminals: Iterable[Running], names: Callable[[str], str]) -> Json:
-        """For the page; ``names`` gives a node's label."""
-        alive = {f"t:{terminal.id}": terminal.running for terminal in terminals}
+    def json(self, alive: dict[str, bool], names: Callable[[str], Json]) -> Json:
+        """For the page. ``alive`` are the nodes of our processes, in the order of their start, and whether they run;
+        ``names`` tells how a node is called.
+        """
         consumers = self._consumers(alive)
         routes = self.dead_letter_routes()
         exchanges = self._exchanges(routes)
         recently = time.monotonic() - _REMEMBERED
         return {
             "producers": [
-                {"node": node, "label": names(node), "alive": alive.get(node, not node.startswith("t:"))}
+                {"node": node, **names(node), "alive": alive.get(node, node.startswith(("c:", "you")))}
                 for node, published in self.traffic.publishers.items()
-                if alive.get(node, not node.startswith("t:")) or published > recently
+                if alive.get(node, node.startswith(("c:", "you"))) or published > recently
             ],
             "exchanges": exchanges[:_MOST],
             "queues": [self._queue(queue) for queue in self.observed.queues[:_MOST]],
@@ -89,7 +80,7 @@ class Stage:
                 if binding.source and not _BUILT_IN.match(binding.source)
             ][: 4 * _MOST],
             "dead": [{"from": f"q:{r.queue}", "exchange": f"x:{r.exchange}", "to": f"q:{r.target}"} for r in routes],
-            "consumers": [{**consumer, "label": names(str(consumer["node"]))} for consumer in consumers[:_MOST]],
+            "consumers": [{**consumer, **names(str(consumer["node"]))} for consumer in consumers[:_MOST]],
         }
 
     def _queue(self, queue: Any) -> Json:

@@ -28,6 +28,8 @@ SAMPLES = 8
 _CALM = 1.5
 _LONG = 300
 _HELD = 6.0
+REPLY_TO = "amq.rabbitmq.reply-to"
+"""Direct reply-to: not a queue, but on the stage it looks like one. https://www.rabbitmq.com/docs/direct-reply-to."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class Traffic:
         self._routes: list[DeadLetterRoute] = []
         self._known_deaths: OrderedDict[str, None] = OrderedDict()
         self._last_from: dict[str, float] = {}
+        self._asked: OrderedDict[str, str] = OrderedDict()
 
     # What comes in
 
@@ -231,7 +234,7 @@ class Traffic:
         if copy.published:
             self.totals.published += each
             self.totals.routed += each * len(copy.queues)
-            self.totals.unroutable += 0 if copy.queues else each
+            self.totals.unroutable += 0 if copy.queues or copy.key.startswith(REPLY_TO) else each
         else:
             self.totals.delivered += each
             self.totals.redelivered += each if copy.redelivered else 0
@@ -252,10 +255,26 @@ class Traffic:
         }
         if copy.published:
             self._published(copy)
+            reply = self._reply(copy, node)
+            if reply:
+                self.totals.routed += 1
+                self.totals.delivered += 1
+                # RabbitMQ hands a direct reply over without a queue, and the firehose tells only of its publication.
+                return [{**move, "queues": [REPLY_TO]}, {**move, "kind": "deliver", "queue": REPLY_TO, "node": reply}]
             return [{**move, "queues": list(copy.queues)}]
         queue = copy.queues[0]
         dead = self._died(copy)
         return [*dead, {**move, "queue": queue, "redelivered": copy.redelivered}]
+
+    def _reply(self, copy: Copy, node: str) -> str:
+        """The node that a direct reply goes to; remembers who has asked."""
+        correlation = str(copy.properties.get("correlation_id", ""))[:_LONG]
+        if copy.properties.get("reply_to") and correlation:
+            self._asked[correlation] = node
+            while len(self._asked) > 1000:
+                self._asked.popitem(last=False)
+        direct = copy.exchange == "" and copy.key.startswith(REPLY_TO)
+        return self._asked.pop(correlation, "") if direct and not copy.queues else ""
 
     def _published(self, copy: Copy) -> None:
         for queue in copy.queues:

@@ -122,10 +122,7 @@ function begin(snapshot) {
   document.body.dataset.connected = "yes";
   stage.clear();
   page.moves = snapshot.moves;
-  page.labels = Object.fromEntries([
-    ...snapshot.terminals.map((it) => [`t:${it.id}`, it.title === "terminal" ? it.script : `${it.title} · ${it.script}`]),
-    ["you", "you"],
-  ]);
+  page.labels = snapshot.labels;
   $("log").replaceChildren();
   stage.update(snapshot.stage);
   stage.recall(snapshot.moves, page.labels);

@@ -65,6 +65,7 @@ export class Stage {
   }
 
   short(name) {
+    if (name === "amq.rabbitmq.reply-to") return "direct reply-to";
     return this.prefix && name.startsWith(this.prefix) && name.length > this.prefix.length ? name.slice(this.prefix.length) : name;
   }
 
@@ -80,7 +81,7 @@ export class Stage {
       const old = edges.get(key);
       edges.set(key, old ? { ...old, label: joined(old.label, more.label) } : { from, to, label: "", ...more });
     };
-    for (const it of this.data.producers) add(it.node, "producer", it.label, { gone: !it.alive });
+    for (const it of this.data.producers) add(it.node, "producer", it.label, { sub: it.script, gone: !it.alive });
     for (const it of this.data.exchanges)
       add(`x:${it.name}`, "exchange", this.short(it.name), { title: it.name, sub: it.type, internal: it.internal });
     for (const it of this.data.queues) {
@@ -92,7 +93,7 @@ export class Stage {
       });
     }
     for (const it of this.data.consumers) {
-      const facts = [];
+      const facts = it.script ? [it.script] : [];
       if (it.prefetch !== null) facts.push(it.prefetch ? `prefetch ${it.prefetch}` : "no prefetch");
       if (it.unacked) facts.push(`${it.unacked} unacked`);
       add(`k:${it.node}`, "consumer", it.label, { sub: facts.join(" · ") || "consumer" });
@@ -103,11 +104,13 @@ export class Stage {
     }
     if ([...this.direct].some((edge) => edge.includes("x:|")))
       add("x:", "exchange", "default", { title: "the default exchange: to the queue that is named like the key", sub: "direct" });
-    for (const it of this.data.bindings) link(it.from, it.to, { label: keyOf(it) });
+    // A fanout exchange does not look at keys.
+    const blind = new Set(this.data.exchanges.filter((it) => it.type === "fanout").map((it) => `x:${it.name}`));
+    for (const it of this.data.bindings) link(it.from, it.to, { label: blind.has(it.from) ? "" : keyOf(it) });
     for (const it of this.data.consumers) link(`q:${it.queue}`, `k:${it.node}`);
     for (const it of this.data.dead) {
-      if (it.exchange === "x:") link(it.from, it.to, { dead: true, label: "dead" });
-      else link(it.from, it.exchange, { dead: true, label: "dead" });
+      if (it.exchange === "x:") link(it.from, it.to, { dead: true });
+      else link(it.from, it.exchange, { dead: true });
     }
     for (const edge of this.direct) {
       const [from, to] = edge.split("|");
@@ -125,7 +128,9 @@ export class Stage {
         if (depth.has(from) && depth.has(to)) depth.set(to, Math.min(3, Math.max(depth.get(to), depth.get(from) + 1)));
     const levels = [0, 1, 2, 3].map((level) => of("exchange").filter((node) => depth.get(node.id) === level));
     const targets = new Set(this.data.dead.map((it) => it.to));
-    const queues = of("queue").sort((a, b) => targets.has(a.id) - targets.has(b.id));
+    const queues = of("queue").sort(
+      (a, b) => targets.has(a.id) - targets.has(b.id) || a.label.localeCompare(b.label, "en", { numeric: true }),
+    );
     const ranks = [of("producer"), ...levels.filter((level, place) => level.length || !place), queues, of("consumer")];
     const place = new Map();
     const settle = (rank) => rank.forEach((node, index) => place.set(node.id, (index + 0.5) / rank.length));
@@ -236,10 +241,10 @@ export class Stage {
     if (kind === "queue") {
       parts.push(element("path", { class: "bars", d: `M4 4V${h - 4}M${w - 4} 4V${h - 4}`, fill: "none" }));
       parts.push(element("text", { class: "count", x: w - 9, y: h / 2 + 5 }, String(node.count ?? "")));
-      room -= 8 * String(node.count ?? "").length + 4;
+      room -= 9 * String(node.count ?? "").length + 6;
       group.dataset.ready = node.count ?? "";
     }
-    parts.push(element("text", { x: inset, y: node.sub ? 19 : 27 }, cut(node.label, room / 7)));
+    parts.push(element("text", { x: inset, y: node.sub ? 19 : 27 }, cut(node.label, room / 7.3)));
     if (node.sub) parts.push(element("text", { class: "sub", x: inset, y: 35 }, cut(node.sub, room / 6.2)));
     group.replaceChildren(...parts);
   }
@@ -365,7 +370,7 @@ export class Stage {
 
   /** What happened before the page was there: the places, without the dots. */
   recall(moves, labels) {
-    for (const move of moves.slice(-60)) if (!move.node?.startsWith("t:") || labels[move.node]) this.ways(move, labels);
+    for (const move of moves.slice(-60)) if (!move.node || labels[move.node]) this.ways(move, labels);
     this.extra.clear();
     this.draw();
   }
@@ -495,7 +500,7 @@ export class Stage {
     const was = this.flowing.size;
     this.flowing = new Map();
     for (const [from, to, rate] of edges) {
-      const end = to.startsWith("t:") || to.startsWith("c:") || to === "you" ? `k:${to}` : to;
+      const end = /^([tcs]:|you$)/.test(to) ? `k:${to}` : to;
       const key = `${from}|${end}`;
       this.direct.add(key);
       this.flowing.set(key, rate);

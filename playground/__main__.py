@@ -35,6 +35,13 @@ def main() -> None:
         metavar="S",
         help="seconds that a session is kept when its page is closed, 60 by default",
     )
+    parser.add_argument(
+        "--pause",
+        type=console.seconds,
+        default=limits.pause,
+        metavar="S",
+        help=f"seconds between the steps of “Play all”, {limits.pause:g} by default",
+    )
     parser.add_argument("--root", type=Path, default=ROOT, metavar="FOLDER", help="where the examples are")
     parser.add_argument(
         "--own-broker",
@@ -47,7 +54,7 @@ def main() -> None:
     listener = listen(arguments.port)
     for name in sweep(settings):
         console.say(f" [!] Removed {name}, which a playground that was killed had left")
-    limits = replace(limits, sessions=arguments.sessions, linger=max(0.5, arguments.linger))
+    limits = replace(limits, sessions=arguments.sessions, linger=max(0.5, arguments.linger), pause=arguments.pause)
 
     def ready(url: str) -> None:
         console.say(f" [*] The playground is at {url} . To exit press CTRL+C")

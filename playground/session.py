@@ -35,7 +35,6 @@ Json = dict[str, Any]
 _TICK = 0.08
 _CHART = 1.0
 _CHART_KEPT = 300
-_BETWEEN_STEPS = 0.7
 _MOST_QUEUES = 12
 
 
@@ -53,13 +52,17 @@ class BadRequest(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much there may be. ``linger``: seconds that a session is kept when nobody looks."""
+    """How much there may be, and for how long.
+
+    ``linger``: seconds that a session is kept when nobody looks; ``pause``: seconds between the steps of "play all".
+    """
 
     sessions: int = 6
     running: int = 12
     terminals: int = 24
     viewers: int = 8
     linger: float = 60.0
+    pause: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,7 +480,7 @@ class Session:
                     if self.remark and self.next < self.play_until:
                         break
                     if self.next < self.play_until:
-                        await asyncio.sleep(_BETWEEN_STEPS)
+                        await asyncio.sleep(self.surroundings.limits.pause)
         except Failure as failure:
             self.remark = str(failure)
         finally:

@@ -244,8 +244,8 @@ export class Stage {
       room -= 9 * String(node.count ?? "").length + 6;
       group.dataset.ready = node.count ?? "";
     }
-    parts.push(element("text", { x: inset, y: node.sub ? 19 : 27 }, cut(node.label, room / 7.3)));
-    if (node.sub) parts.push(element("text", { class: "sub", x: inset, y: 35 }, cut(node.sub, room / 6.2)));
+    parts.push(element("text", { x: inset, y: node.sub ? 19 : 27 }, cut(node.label, room / 7.9)));
+    if (node.sub) parts.push(element("text", { class: "sub", x: inset, y: 35 }, cut(node.sub, room / 6.8)));
     group.replaceChildren(...parts);
   }
 

@@ -15,12 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from common.config import Settings
 from common.connection import connect, explain
@@ -35,6 +35,7 @@ MOST = 600
 KEPT_BYTES = 1024
 """Bytes of a body that are kept."""
 _FEW = 300
+_KNOWN = 10.0
 _WINDOW = 0.25
 _PAUSE = 1.25
 _SAMPLE = 300
@@ -142,6 +143,8 @@ class _Reader:
             self.channel.queue_bind(self.queue, EXCHANGE, events)
         self.channel.basic_qos(prefetch_count=200)
         self.recent: deque[tuple[float, int]] = deque()
+        self.probe: BlockingChannel = connection.channel()
+        self.known: dict[str, float] = {}
 
     def read(self) -> None:
         while not self.firehose.ending.is_set():
@@ -167,8 +170,30 @@ class _Reader:
             self.connection.process_data_events(time_limit=0.1)
             if batch:
                 self.channel.basic_ack(last, multiple=True)
-                self.firehose.copies(list(batch))
+                self.firehose.copies([self.checked(copy) for copy in batch])
         self.channel.basic_cancel(tag)
+
+    def checked(self, copy: Copy) -> Copy:
+        """The copy without a queue that is not there: the default exchange is said to route to any name."""
+        if copy.published and copy.exchange == "" and copy.queues and not self.exists(copy.queues[0]):
+            return replace(copy, queues=())
+        return copy
+
+    def exists(self, queue: str) -> bool:
+        now = time.monotonic()
+        if self.known.get(queue, 0.0) < now:
+            if not self.probe.is_open:
+                self.probe = self.connection.channel()
+            try:
+                self.probe.queue_declare(queue, passive=True)
+            except ChannelClosedByBroker as closed:
+                # 405: it belongs to another connection, so it exists.
+                if closed.reply_code != 405:
+                    return False
+            if len(self.known) > 1000:
+                self.known.clear()
+            self.known[queue] = now + _KNOWN
+        return True
 
     def too_many(self, more: int) -> bool:
         now = time.monotonic()

@@ -387,10 +387,10 @@ class Session:
 
     def _new_terminal(self, title: str, station: str | None) -> Terminal:
         limits = self.surroundings.limits
-        if sum(terminal.running for terminal in self.terminals.values()) >= limits.running:
+        if sum(terminal.busy for terminal in self.terminals.values()) >= limits.running:
             raise Busy(f"{limits.running} processes run already; stop one of them first")
         while len(self.terminals) >= limits.terminals:
-            ended = next((item for item in self.terminals.values() if not item.running and not item.station), None)
+            ended = next((item for item in self.terminals.values() if not item.busy and not item.station), None)
             if ended is None:
                 raise Busy(f"there are {limits.terminals} terminals already; start over, or stop some")
             del self.terminals[ended.id]

@@ -61,6 +61,11 @@ class Terminal:
         return self.process is not None and self.code is None
 
     @property
+    def busy(self) -> bool:
+        """Whether its process runs, or is about to."""
+        return bool(self.command) and self.code is None
+
+    @property
     def script(self) -> str:
         """The name of the script that its command runs, such as worker.py."""
         return script_of(self.command)

@@ -110,7 +110,8 @@ function hear(message) {
       if (message.do === "publish") $("publish-form").querySelector("output").textContent = "RabbitMQ has it.";
     },
     pong: () => {
-      document.body.dataset.pong = message.n;
+      document.body.dataset.latency = Math.round(performance.now() - Number(message.n));
+      document.body.dataset.pongs = Number(document.body.dataset.pongs || 0) + 1;
     },
   };
   heard[message.type]?.(message);
@@ -135,6 +136,9 @@ function begin(snapshot) {
   if (page.catchUp > snapshot.next) act({ do: "play", until: Math.min(page.catchUp, page.outline.length) });
   page.catchUp = 0;
 }
+
+// How long the server takes to answer, in milliseconds.
+setInterval(() => page.socket?.readyState === WebSocket.OPEN && act({ do: "ping", n: String(performance.now()) }), 1000);
 
 // Where we are
 

@@ -36,8 +36,8 @@ KEPT_BYTES = 1024
 """Bytes of a body that are kept."""
 _FEW = 300
 _KNOWN = 10.0
-_WINDOW = 0.25
-_PAUSE = 1.25
+_WINDOW = 0.15
+_PAUSE = 1.75
 _SAMPLE = 300
 _QUEUE = {
     # On RabbitMQ 4 the default type of a virtual host could be another, which has no drop-head.

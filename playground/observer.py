@@ -23,6 +23,7 @@ from common.management import BindingInfo, ConsumerInfo, ExchangeInfo, Managemen
 from playground.firehose import OWN
 
 _EVERY = 0.4
+_EVERY_BUSY = 1.5
 _SLOWER = 1.5
 
 
@@ -51,15 +52,20 @@ class Observed:
 class Observer(threading.Thread):
     """Looks until stop(). The callbacks are called on this thread.
 
-    ``on_state`` gets one line that says why nothing can be seen, and an empty one when it can be.
+    ``on_state`` gets one line that says why nothing can be seen, and an empty one when it can be. While it is ``busy``,
+    the broker has other things to do than to answer: it is asked less often.
     """
 
     def __init__(
-        self, settings: Settings, on_look: Callable[[Observed], None], on_state: Callable[[str], None]
+        self,
+        settings: Settings,
+        on_look: Callable[[Observed], None],
+        on_state: Callable[[str], None],
+        busy: Callable[[], bool],
     ) -> None:
         super().__init__(name="observer", daemon=True)
         self.settings = settings
-        self._on_look, self._on_state = on_look, on_state
+        self._on_look, self._on_state, self._busy = on_look, on_state, busy
         self._ending = threading.Event()
 
     def stop(self) -> None:
@@ -73,7 +79,7 @@ class Observer(threading.Thread):
                 try:
                     with connect("playground: depths", self.settings, deadline=1.0) as connection:
                         looker = _Looker(api, connection)
-                        while not self._ending.wait(_EVERY):
+                        while not self._ending.wait(_EVERY_BUSY if self._busy() else _EVERY):
                             self._on_look(looker.look())
                             self._on_state("")
                 except (Failure, AMQPError, OSError) as error:

@@ -242,6 +242,7 @@ class Session:
             self.broker.settings,
             self._on_loop(stage.look),
             self._on_loop(lambda text: self.trouble.update(observer=text)),
+            lambda: traffic.flow,
         )
         self._firehose.start()
         self._observer.start()
@@ -337,9 +338,9 @@ class Session:
             moves = self.traffic.taken()
             if moves:
                 self.broadcast({"type": "moves", "moves": moves, "labels": self._labels(moves)})
-            if flow and count % 4 == 0:
+            if flow and count % 8 == 0:
                 self.broadcast({"type": "flow", **self.traffic.flow_state()})
-            if count % 3 == 0 or moves:
+            if count % (12 if flow else 3) == 0 or moves:
                 self._send_changes()
             if time.monotonic() - self._last_chart >= _CHART:
                 self._last_chart = time.monotonic()

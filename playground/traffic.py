@@ -25,7 +25,7 @@ KEPT_MOVES = 200
 """Moves that are kept for the replay and for a browser that joins late."""
 SAMPLES = 8
 """Messages a second that the page is told of in a flow."""
-_CALM = 1.5
+_CALM = 2.5
 _LONG = 300
 _HELD = 6.0
 REPLY_TO = "amq.rabbitmq.reply-to"

@@ -34,11 +34,7 @@ export class Stage {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     new ResizeObserver(() => this.draw()).observe(svg.parentElement);
     this.clear();
-    const frame = (now) => {
-      this.advance(now);
-      requestAnimationFrame(frame);
-    };
-    requestAnimationFrame(frame);
+    this.awake = false;
     // A hidden page gets no frames: what happens meanwhile is counted, and not shown late.
     document.addEventListener("visibilitychange", () => document.hidden && this.finishAll());
   }
@@ -402,6 +398,7 @@ export class Stage {
         first.next = made.begin + STAGGER;
       }
       this.dots.push(made);
+      this.wake();
       return made.begin + HOP * (way.length - 1);
     };
     const arrival = (queue) => this.arrivals.get(`${move.id}|${queue}`) ?? 0;
@@ -417,6 +414,19 @@ export class Stage {
       this.arrivals.set(`${move.id}|${move.target}`, dot(ways[0], Math.max(this.clock, held, arrival(move.queue)), "dead"));
     }
     if (this.arrivals.size > 2000) this.arrivals.clear();
+  }
+
+  /** Ask for frames while there are dots; without, the page costs nothing. */
+  wake() {
+    if (this.awake) return;
+    this.awake = true;
+    this.last = performance.now();
+    const frame = (now) => {
+      this.advance(now);
+      this.awake = this.dots.length > 0;
+      if (this.awake) requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
   }
 
   advance(now) {

@@ -98,7 +98,7 @@ def test_the_page_stays_responsive_and_the_producer_fast(
         "Playground under load",
         f"{PACE:,} messages/s for {SECONDS:g} s: the server answers in {statistics.median(answers):.0f} ms (median), "
         f"a click is done in {statistics.median(clicks):.0f} ms (median), its memory grows by {growth:.0f} MB; "
-        f"a producer at full speed keeps {ratio:.0%} of its rate ({numbers}); load average {load:.1f} for each processor",
+        f"a producer at full speed keeps {ratio:.0%} of its rate ({numbers}); load {load:.1f} a processor",
     )
     assert statistics.median(answers) < 200
     assert statistics.median(clicks) < 200

@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLE ?=
+# Where the examples that are named keep requirements of their own, if they do.
+OWN := $(foreach name,$(patsubst %/,%,$(EXAMPLE)),$(wildcard $(name)/requirements.txt */$(name)/requirements.txt))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test broker broker-down install lint clean
@@ -9,7 +11,7 @@ help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  make demo EXAMPLE=work_queue   play one example'
 
-demo: .venv/.runtime ## get a RabbitMQ running and play the examples, or one of them
+demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the examples, or one of them
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m tour $(EXAMPLE)
 
@@ -38,7 +40,13 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@$(call pip,requirements.txt)
 	@touch $@
 
-.venv/.installed: requirements-dev.txt requirements.txt pyproject.toml | .venv/bin/pip
+.venv/own/%: % .venv/.runtime
+	@echo 'installing $<'
+	@$(call pip,$<)
+	@mkdir -p $(@D)
+	@touch $@
+
+.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */*/requirements.txt) pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and the tools for tests'
 	@$(call pip,requirements-dev.txt)
 	@touch .venv/.runtime $@

@@ -83,7 +83,9 @@ def elsewhere() -> Settings:
         if not any(is_taken("127.0.0.1", port + shift) for port in asdict(Ports()).values()):
             management_url = f"http://127.0.0.1:{Ports().management + shift}"
             address = Address("127.0.0.1", Ports().amqp + shift)
-            return replace(Settings(), addresses=(address,), management_url=management_url)
+            # Their other ports follow from it, as those of `python -m broker` do.
+            moved = Settings.load({"AMQP_URL": f"amqp://{address}"}, env_file=None)
+            return replace(moved, management_url=management_url)
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,10 @@ Event = Section | Typed | Printed | Pressed | Ended | Skipped
 
 
 class NotHere(Failure):
-    """The scenario needs more than this broker has: one of its programs said so (exit code 79), in this line."""
+    """The scenario needs more than there is: one of its programs said so in this line.
+
+    Either this broker cannot do it (exit code 79), or a package is not installed (72).
+    """
 
     exit_code = ExitCode.UNSUPPORTED
 
@@ -304,7 +307,7 @@ class _Turn:
 
     def check_support(self) -> None:
         terminal = self.terminal
-        if terminal.code == ExitCode.UNSUPPORTED and terminal.lines:
+        if terminal.code in (ExitCode.UNSUPPORTED, ExitCode.NOT_INSTALLED) and terminal.lines:
             raise NotHere(f"{self.where(None)}: {terminal.lines[-1].removeprefix('error: ')}")
 
     def where(self, action: Action | None) -> str:
@@ -329,7 +332,7 @@ class Result:
 
     ``blocks`` is the number of blocks that were played to their end. ``failure`` is a text of several lines, empty if
     all was as the README says. ``skipped`` are the reasons of the parts that were not played; ``unsupported`` is why
-    the scenario broke off, empty if this broker can do it all.
+    the scenario broke off, empty if it can all be done here.
     """
 
     name: str

@@ -62,6 +62,7 @@ PROGRAMS = {
             time.sleep(0.3)
     """,
     "fail.py": "import sys; sys.exit('error: no')",
+    "incomplete.py": "import sys; print('error: rstream is not installed', file=sys.stderr); sys.exit(72)",
     "old.py": "import sys; print('error: RabbitMQ 4.0 is needed', file=sys.stderr); sys.exit(79)",
     "stubborn.py": """
         import signal, time
@@ -450,6 +451,12 @@ def test_a_command_that_cannot_be_run(folder: Path) -> None:
     assert str(caught.value) == (
         "work_queue/README.md:2: cannot run 'no-such-program at all': No such file or directory"
     )
+
+
+def test_a_package_that_is_not_installed_is_no_mismatch(folder: Path) -> None:
+    with pytest.raises(NotHere) as caught:
+        played(folder, "~~~console\n$ python incomplete.py\nready\n~~~\n")
+    assert str(caught.value) == "work_queue/README.md:2: rstream is not installed"
 
 
 @pytest.mark.parametrize("terminal", ["", "a"])

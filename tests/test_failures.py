@@ -115,6 +115,9 @@ PLACE_ORDER_NAIVE = Script(
 RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactional_outbox.orders")
 RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
 
+DISPLAY_AMQP = Script("protocols/mqtt/display_amqp.py", queue="mqtt.readings")
+CORRECT_AMQP = Script("protocols/mqtt/correct_amqp.py", queue="mqtt.readings", options=("cellar", "1"))
+
 SENDERS = [
     SEND,
     NEW_TASK,
@@ -154,6 +157,8 @@ OTHERS = [
     RELAY,
     RECEIVE_ORDERS,
     RPC_SERVER,
+    DISPLAY_AMQP,
+    CORRECT_AMQP,
 ]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
 

@@ -116,6 +116,10 @@ RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactio
 RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
 
 DISPLAY_AMQP = Script("protocols/mqtt/display_amqp.py", queue="mqtt.readings")
+STOMP_ORDER = Script("protocols/stomp/order.py", queue="stomp.orders", options=("Pizza",))
+STOMP_COOK = Script("protocols/stomp/cook.py", queue="stomp.orders")
+STOMP_ORDER_AMQP = Script("protocols/stomp/order_amqp.py", queue="stomp.orders")
+STOMP_COOK_AMQP = Script("protocols/stomp/cook_amqp.py", queue="stomp.orders")
 CORRECT_AMQP = Script("protocols/mqtt/correct_amqp.py", queue="mqtt.readings", options=("cellar", "1"))
 
 SENDERS = [
@@ -128,6 +132,7 @@ SENDERS = [
     EMIT_LOG_TOPIC,
     ORDER,
     REQUEST_PAYMENT,
+    STOMP_ORDER_AMQP,
 ]
 RECEIVERS = [
     RECEIVE,
@@ -140,6 +145,7 @@ RECEIVERS = [
     RECEIVE_ALARMS,
     COOK,
     PAY,
+    STOMP_COOK_AMQP,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
@@ -159,6 +165,8 @@ OTHERS = [
     RPC_SERVER,
     DISPLAY_AMQP,
     CORRECT_AMQP,
+    STOMP_ORDER,
+    STOMP_COOK,
 ]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
 

@@ -324,7 +324,7 @@ class _Consumer:
                 return
         self.awake.set()
         if session := self.session:
-            if self.in_order:
+            if self.in_order and not self.exit:
                 grace = self.time_left()
                 session.call(lambda: session.hold(grace))
             else:

@@ -116,8 +116,7 @@ MEASURE_PRECISION = Script(
 OPEN_TICKET = Script("reliability/priorities/open_ticket.py", queue="priorities.tickets.quorum")
 ANSWER_TICKETS = Script(
     "reliability/priorities/answer_tickets.py",
-    queue="priorities.tickets.quorum",
-    options=("--queue", "quorum"),
+    queue="priorities.tickets.classic",
     dead_letters="priorities.tickets.dead_letters",
 )
 COMPARE_QUEUES = Script("reliability/priorities/compare_queues.py")

@@ -115,6 +115,18 @@ PLACE_ORDER_NAIVE = Script(
 RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactional_outbox.orders")
 RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
 
+SEND_EVENTS = Script(
+    "reliability/ordered_processing/send_events.py", queue="ordered_processing.several", options=("several",)
+)
+SEND_EVENTS_TO_PARTITIONS = Script(
+    "reliability/ordered_processing/send_events.py", exchange="ordered_processing.parcels", options=("partitions",)
+)
+FOLLOW = Script(
+    "reliability/ordered_processing/follow.py",
+    queue="ordered_processing.single",
+    options=("single", f"{SCRATCH}/book"),
+)
+
 SENDERS = [
     SEND,
     NEW_TASK,
@@ -153,6 +165,9 @@ OTHERS = [
     PLACE_ORDER_NAIVE,
     RELAY,
     RECEIVE_ORDERS,
+    SEND_EVENTS,
+    SEND_EVENTS_TO_PARTITIONS,
+    FOLLOW,
     RPC_SERVER,
 ]
 SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]

@@ -127,6 +127,12 @@ FOLLOW = Script(
     options=("single", f"{SCRATCH}/book"),
 )
 
+MEASURE = Script("reliability/back_pressure/measure.py", queue="back_pressure.readings", options=("readings",))
+STORE = Script("reliability/back_pressure/store.py", queue="back_pressure.readings", options=("readings",))
+FLOOD = Script("reliability/back_pressure/flood.py", queue="back_pressure.newest", options=("--seconds=0.1",))
+COMPARE_LIMITS = Script("reliability/back_pressure/compare_limits.py", queue="back_pressure.readings")
+COMPARE_PREFETCH = Script("reliability/back_pressure/compare_prefetch.py")
+
 SENDERS = [
     SEND,
     NEW_TASK,
@@ -168,9 +174,13 @@ OTHERS = [
     SEND_EVENTS,
     SEND_EVENTS_TO_PARTITIONS,
     FOLLOW,
+    MEASURE,
+    STORE,
+    FLOOD,
+    COMPARE_LIMITS,
     RPC_SERVER,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, COMPARE_PREFETCH, RPC_CLIENT]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(

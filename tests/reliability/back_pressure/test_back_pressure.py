@@ -12,6 +12,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError
 
+from broker.ports import Ports
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
@@ -179,6 +180,15 @@ def test_the_publisher_without_confirms_is_slowed_down(environ: dict[str, str]) 
         watch.interrupt()
         assert watch.wait() == 0
         assert not any("rror" in line for line in [*watch.lines, *flood.lines])
+
+
+def test_nobody_to_ask_is_told_in_one_line(configured: Settings) -> None:
+    nobody = f"http://127.0.0.1:{Ports.free().management}"
+    result = run("watch.py", environ={**environment(configured), "RABBITMQ_MANAGEMENT_URL": nobody})
+    assert (result.code, result.out) == (ExitCode.UNAVAILABLE, "")
+    assert result.err.startswith("error: ")
+    assert nobody in result.err
+    assert result.err.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_with_insistence_all_arrive_and_the_producer_is_as_slow_as_the_consumer(
             began = time.monotonic()
             yes, no = answers(measure.expect(r".* readings: .*$", 90)[0])
             took = time.monotonic() - began
-            # When the last one is taken, 101 are in the queue and 10 in hand; the others have been stored, at that speed.
+            # When the last one is taken, 101 are in the queue and 10 in hand; the others were stored at that speed.
             assert took > (500 - LIMIT - 11) / 200 - 0.5
             store.expect("Stored 500;")
             store.interrupt()

@@ -324,7 +324,6 @@ class _Consumer:
                 return
         self.awake.set()
         if session := self.session:
-            # What comes after a CannotWork, the message itself to begin with, nobody is going to handle.
             if self.in_order and not self.exit:
                 grace = self.time_left()
                 session.call(lambda: session.hold(grace))

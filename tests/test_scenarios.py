@@ -51,7 +51,10 @@ def test_it_happens_as_it_is_written(
 ) -> None:
     scenario = example.scenario
     result = play(scenario, configured)
-    version, outcome = versions.column(broker_version), versions.cell(result.unsupported)
+    if "is not installed" in result.unsupported:
+        pytest.skip(result.unsupported)  # It says nothing about this broker.
+    newer = sum(block.needs > broker_version for block in scenario.played if not block.own_broker)
+    version, outcome = versions.column(broker_version), versions.cell(result.unsupported, in_part=newer > 0)
     if request.config.getoption("--write-versions") and not result.failure:
         names = [known.name for known in EXAMPLES]
         request.node.user_properties.append((versions.PROPERTY, (example.name, version, outcome, names)))
@@ -60,7 +63,7 @@ def test_it_happens_as_it_is_written(
         told = table.get(example.name, {}).get(version)
         if any(version in cells for cells in table.values()):
             assert told == outcome, f"the README says {told!r} for {version}; to mend it: {versions.BEGIN[15:-4]}"
-    blocks = len(scenario.played) - len(scenario.restarts)
+    blocks = len(scenario.played) - len(scenario.restarts) - newer
     judge(result, blocks, report, ".".join(map(str, broker_version)))
 
 
@@ -83,7 +86,9 @@ def elsewhere() -> Settings:
         if not any(is_taken("127.0.0.1", port + shift) for port in asdict(Ports()).values()):
             management_url = f"http://127.0.0.1:{Ports().management + shift}"
             address = Address("127.0.0.1", Ports().amqp + shift)
-            return replace(Settings(), addresses=(address,), management_url=management_url)
+            # Their other ports follow from it, as those of `python -m broker` do.
+            moved = Settings.load({"AMQP_URL": f"amqp://{address}"}, env_file=None)
+            return replace(moved, management_url=management_url)
 
 
 @pytest.fixture(scope="module")

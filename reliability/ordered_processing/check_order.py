@@ -1,59 +1,39 @@
-"""Say whether the events of each parcel are in the book in their order, all of them. It needs no RabbitMQ.
+"""Say whether the movements of a journal were booked in order, account by account. The journal is book.py's.
 
-python reliability/ordered_processing/check_order.py my.book
+python reliability/ordered_processing/check_order.py shop.journal
 """
 
-from collections import defaultdict
 from pathlib import Path
 
-import logbook
-from logbook import Event
+import journal
 
 from common import console
 from common.errors import ExitCode, Failure
 
+SHOWN = 3
 
-class NotInOrder(Failure):
-    """Events are missing, or came behind a later one of their parcel."""
 
+class OutOfOrder(Failure):
     exit_code = ExitCode.DATA
 
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("book", type=Path, help="the file that follow.py has written")
-    book = parser.parse_args().book
-
-    seen: defaultdict[str, set[int]] = defaultdict(set)
-    length: defaultdict[str, int] = defaultdict(int)
-    overtaken: list[Event] = []
-    parcels_of: defaultdict[str, set[str]] = defaultdict(set)
-    again = 0
-    for event, source in logbook.read(book):
-        steps = seen[event.parcel]
-        if event.step in steps:
-            again += 1
-        elif steps and event.step < max(steps):
-            overtaken.append(event)
-        steps.add(event.step)
-        length[event.parcel] = max(length[event.parcel], event.of)
-        parcels_of[source].add(event.parcel)
-    missing = [
-        Event(parcel, step, length[parcel])
-        for parcel in seen
-        for step in sorted(set(range(1, length[parcel] + 1)) - seen[parcel])
-    ]
-
-    for source in sorted(parcels_of):
-        console.say(f" [x] {source}: {len(parcels_of[source])} parcels")
-    total = sum(map(len, seen.values()))
+    parser.add_argument("journal", type=Path, metavar="JOURNAL", help="the file that book.py wrote")
+    path = parser.parse_args().journal
+    accounts = journal.read(path)
+    early = [(name, *pair) for name, account in accounts.items() for pair in account.early]
+    missing = sum(len(account.missing) for account in accounts.values())
+    for name, number, due in early[:SHOWN]:
+        console.say(f" [ ] {name}: {number} was booked before {due}")
+    booked = sum(len(account.booked) for account in accounts.values())
+    again = sum(account.again for account in accounts.values())
     console.say(
-        f" [x] {len(seen)} parcels, {total} events: "
-        f"{len(overtaken)} overtaken, {len(missing)} missing, {again} done again"
+        f" [x] {booked} movements, accounts: {len(accounts)}; {missing} missing, {again} booked again, "
+        f"{len(early)} out of order"
     )
-    if overtaken or missing:
-        first, what = (overtaken[0], "behind a later one") if overtaken else (missing[0], "missing")
-        raise NotInOrder(f"not in order: {first} is {what}")
+    if early or missing:
+        raise OutOfOrder(f"{path} is not in order")
 
 
 if __name__ == "__main__":

@@ -1,67 +1,53 @@
-"""Three ways to hand out the events of parcels: one queue for anybody, one for one at a time, and one per partition."""
+"""Three ways from a producer to several consumers; declaring what is there already is harmless."""
 
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ConnectionClosedByBroker
 
-from common.errors import Unsupported
-
-SEVERAL = "ordered_processing.several"
+SHARED = "ordered_processing.shared"
 SINGLE = "ordered_processing.single"
-PARCELS = "ordered_processing.parcels"
-"""The exchange that chooses the partition of a parcel."""
-PARTITION = "ordered_processing.partition-"
-PARTITIONS = 3
+BY_ACCOUNT = "ordered_processing.by_account"
 DEAD_LETTERS = "ordered_processing.dead_letters"
-UNKNOWN_TYPE = 503
-"""What RabbitMQ closes the connection with when it has no such type of exchange (COMMAND_INVALID)."""
+PARTITIONS = 4
 
 
-def declare_dead_letters(channel: BlockingChannel) -> str:
-    """Declare the queue for what is no event of a parcel; return its name."""
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
-    return DEAD_LETTERS
+def partition(number: int) -> str:
+    """The name of the queue of this partition, from 1 to PARTITIONS."""
+    return f"ordered_processing.partition_{number}"
 
 
-def declare_several(channel: BlockingChannel) -> str:
-    """Declare the queue that any number of consumers share; return its name."""
-    return _declare_queue(channel, SEVERAL)
+def declare_shared(channel: BlockingChannel) -> str:
+    """Declare a queue whose consumers all get messages at the same time; return its name."""
+    return _declare(channel, SHARED, single_active_consumer=False)
 
 
 def declare_single(channel: BlockingChannel) -> str:
-    """Declare the queue that only one of its consumers is served from, while the others stand by; return its name."""
-    return _declare_queue(channel, SINGLE, {"x-single-active-consumer": True})
+    """Declare a queue of whose consumers one is active and the others stand by; return its name."""
+    return _declare(channel, SINGLE, single_active_consumer=True)
 
 
-def declare_partition(channel: BlockingChannel, number: str) -> str:
-    """Declare the partitions and, if it is not one of them yet, this one; return its name."""
-    try:
-        channel.exchange_declare(PARCELS, exchange_type="x-consistent-hash", durable=True)
-    except ConnectionClosedByBroker as error:
-        if error.reply_code != UNKNOWN_TYPE:
-            raise
-        raise Unsupported(
-            "this broker has no exchange type x-consistent-hash; on its machine, run: "
-            "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
-        ) from None
-    for each in dict.fromkeys([*map(str, range(1, PARTITIONS + 1)), number]):
-        queue = _declare_queue(channel, f"{PARTITION}{each}", {"x-single-active-consumer": True})
-        # Here the binding key is a weight: how many shares of the parcels the queue gets.
-        channel.queue_bind(queue, PARCELS, routing_key="1")
-    return f"{PARTITION}{number}"
+def declare_partition(channel: BlockingChannel, number: int) -> str:
+    """Declare the exchange that deals out the accounts, and all partitions; return the name of this one's queue."""
+    channel.exchange_declare(BY_ACCOUNT, exchange_type="x-consistent-hash", durable=True)
+    for each in range(1, PARTITIONS + 1):
+        _declare(channel, partition(each), single_active_consumer=True)
+        # The exchange hashes the routing key of a message. That of a binding is a weight: here, all have the same.
+        channel.queue_bind(partition(each), BY_ACCOUNT, routing_key="1")
+    return partition(number)
 
 
-def _declare_queue(channel: BlockingChannel, name: str, more: dict[str, object] | None = None) -> str:
-    declare_dead_letters(channel)
-    arguments = {
-        "x-queue-type": "quorum",
-        # On RabbitMQ 3, a quorum queue puts what comes back at its end, unless it has a limit; then, at its old place.
-        "x-delivery-limit": 20,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": DEAD_LETTERS,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-        **(more or {}),
-    }
-    channel.queue_declare(name, durable=True, arguments=arguments)
-    return name
+def _declare(channel: BlockingChannel, queue: str, *, single_active_consumer: bool) -> str:
+    channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
+    channel.queue_declare(
+        queue,
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": single_active_consumer,
+            # With a limit, RabbitMQ 3 too puts what comes back in its old place, and not at the end.
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": DEAD_LETTERS,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+    return queue

@@ -71,12 +71,12 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@$(call pip,requirements.txt -r playground/requirements.txt)
 	@touch .venv/.runtime $@
 
-.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */requirements.txt */*/requirements.txt) pyproject.toml | .venv/bin/pip
 .venv/.benchmarks: benchmarks/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and what the benchmarks are measured against'
 	@$(call pip,benchmarks/requirements.txt)
+	@touch .venv/.runtime $@
 
-.venv/.installed: requirements-dev.txt requirements.txt pyproject.toml | .venv/bin/pip
+.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */requirements.txt */*/requirements.txt) pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and the tools for tests'
 	@$(call pip,requirements-dev.txt)
 	@touch .venv/.runtime .venv/.playground $@

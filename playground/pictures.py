@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
@@ -39,8 +38,9 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 _PATIENCE = 120_000
-_FRAMES = 200
-_LONGEST = 60.0
+_FRAMES = 120
+_LONGEST = 90.0
+_FRAME = 80
 _COLOURS = 96
 
 
@@ -126,34 +126,34 @@ def _film(browser: Browser, url: str, target: Path) -> Path:
     """The README's own experiment: a worker is killed in mid-task."""
     page = _open(browser, url, "work_queue", (900, 640))
     _play(page, 11)
-    # The dots go slowly, so that a busy machine takes enough pictures of each.
-    page.select_option("#speed", "0.2")
-    frames: list[tuple[float, Image.Image]] = []
+    # The dots are held, and moved on from one picture to the next: a film does not depend on how busy the machine is.
+    page.click("#freeze")
     page.evaluate("document.querySelector('#step-13 button').click()")
+    frames: list[Image.Image] = []
     ends = time.monotonic() + _LONGEST
     while len(frames) < _FRAMES and time.monotonic() < ends:
-        frames.append((time.monotonic(), Image.open(io.BytesIO(page.screenshot())).convert("RGB")))
+        page.evaluate("passed => document.getElementById('stage').stage.tick(passed)", _FRAME)
+        frames.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
         if page.get_attribute("#stage", "data-redelivered") == "1":
             break
     page.context.close()
-    _animate(frames, target)
-    return target
-
-
-def _animate(frames: list[tuple[float, Image.Image]], target: Path) -> None:
-    """Each picture is shown as long as it lasted, but none for long: a busy machine takes few."""
-    lasted = [min(160, round((after - before) * 1000)) for (before, _), (after, _) in pairwise(frames)] + [2000]
-    width, height = frames[0][1].size
     # One palette for all of them, from pictures of the beginning, the middle and the end.
-    chosen = [frames[len(frames) * part // 4][1] for part in range(4)]
-    samples = Image.new("RGB", (width, height * len(chosen)))
-    for place, image in enumerate(chosen):
-        samples.paste(image, (0, place * height))
+    width, height = frames[0].size
+    samples = Image.new("RGB", (width, height * 4))
+    for part in range(4):
+        samples.paste(frames[len(frames) * part // 4], (0, part * height))
     palette = samples.quantize(_COLOURS)
-    small = [image.quantize(palette=palette, dither=Image.Dither.NONE) for _, image in frames]
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     small[0].save(
-        target, save_all=True, append_images=small[1:], duration=lasted, loop=0, optimize=True, comment=mark().encode()
+        target,
+        save_all=True,
+        append_images=small[1:],
+        duration=[_FRAME] * (len(small) - 1) + [2000],
+        loop=0,
+        optimize=True,
+        comment=mark().encode(),
     )
+    return target
 
 
 @contextmanager

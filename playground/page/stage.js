@@ -410,6 +410,8 @@ export class Stage {
     } else if (move.kind === "deliver") {
       const there = dot(ways[0], Math.max(this.clock, arrival(move.queue)), "delivered");
       this.arrivals.set(`|${move.queue}`, there);
+      // It may come back, and go to another.
+      this.arrivals.set(`${move.id}|${move.queue}`, there);
     } else if (ways.length) {
       const held = this.arrivals.get(`|${move.queue}`) ?? 0;
       this.arrivals.set(`${move.id}|${move.target}`, dot(ways[0], Math.max(this.clock, held, arrival(move.queue)), "dead"));
@@ -433,8 +435,12 @@ export class Stage {
   advance(now) {
     const passed = Math.min(100, now - this.last);
     this.last = now;
-    if (this.frozen || this.held) return;
-    this.clock += passed * this.speed;
+    if (!this.frozen && !this.held) this.tick(passed * this.speed);
+  }
+
+  /** Let some milliseconds pass for the dots. */
+  tick(passed) {
+    this.clock += passed;
     if (this.dots.length) this.dots = this.dots.filter((dot) => this.move(dot));
   }
 

@@ -40,8 +40,8 @@ ARGUMENTS = [
 _PATIENCE = 120_000
 _FRAMES = 120
 _LONGEST = 90.0
-_FRAME = 80
-_COLOURS = 96
+_FRAME = 120
+_COLOURS = 200
 
 
 def chromium() -> str:
@@ -125,10 +125,10 @@ def _still(
 def _film(browser: Browser, url: str, target: Path) -> Path:
     """The README's own experiment: a worker is killed in mid-task."""
     page = _open(browser, url, "work_queue", (900, 640))
-    _play(page, 11)
+    _play(page, 10)
     # The dots are held, and moved on from one picture to the next: a film does not depend on how busy the machine is.
     page.click("#freeze")
-    page.evaluate("document.querySelector('#step-13 button').click()")
+    page.evaluate("document.querySelector('#step-12 button').click()")
     frames: list[Image.Image] = []
     ends = time.monotonic() + _LONGEST
     while len(frames) < _FRAMES and time.monotonic() < ends:
@@ -142,13 +142,13 @@ def _film(browser: Browser, url: str, target: Path) -> Path:
     samples = Image.new("RGB", (width, height * 4))
     for part in range(4):
         samples.paste(frames[len(frames) * part // 4], (0, part * height))
-    palette = samples.quantize(_COLOURS)
+    palette = samples.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     small[0].save(
         target,
         save_all=True,
         append_images=small[1:],
-        duration=[_FRAME] * (len(small) - 1) + [2000],
+        duration=[90] * (len(small) - 1) + [2000],
         loop=0,
         optimize=True,
         comment=mark().encode(),

@@ -276,15 +276,20 @@ class Launcher:
 
     def _ports(self, address: str) -> Ports:
         """The ports of a broker that is about to start: those of the settings, the others as free as they are."""
-        amqp = self.settings.addresses[0].port
         management = urlsplit(self.settings.management_url).port or 80
         if is_taken(address, management):
             raise SettingsError(
                 f"port {management}, meant for the management UI, is used by another program; "
                 "set RABBITMQ_MANAGEMENT_PORT to a free one"
             )
+        return self._configured_ports().settled(address, ("amqp", "management"))
+
+    def _configured_ports(self) -> Ports:
+        """The ports of the settings, taken or not."""
+        amqp = self.settings.addresses[0].port
+        management = urlsplit(self.settings.management_url).port or 80
         environ = {**(dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}), **os.environ}
-        return Ports.load(amqp, management, environ).settled(address, ("amqp", "management"))
+        return Ports.load(amqp, management, environ)
 
     # What was started.
 
@@ -307,25 +312,35 @@ class Launcher:
             return Compose(self.settings, ports)
         return self._node(note["address"], ports)
 
+    def _started_there(self) -> Compose | PrivateNode | None:
+        """What ``up`` started, if it is what the settings speak of and not another one, on another port."""
+        started = self._started()
+        ports = [address.port for address in self.settings.addresses]
+        return started if started is not None and started.ports.amqp in ports else None
+
+    def _by_hand(self) -> Compose | None:
+        """The container of docker-compose.yml, started by the reader with the ports of the settings."""
+        compose = Compose(self.settings, self._configured_ports())
+        return compose if compose.publishes(compose.ports.amqp) else None
+
     def _whereabouts(self) -> str:
-        match self._started():
+        match self._started_there():
             case Compose():
                 return "the container of docker-compose.yml"
             case PrivateNode() as node:
                 where = _short(node.directory)
                 return f"a private node of this machine's rabbitmq-server (process {node.pid}), in {where}"
             case None:
-                by_hand = Compose(self.settings, Ports(amqp=self.settings.addresses[0].port))
-                if by_hand.publishes(by_hand.ports.amqp):
+                if self._by_hand() is not None:
                     return "the container of docker-compose.yml, not started by this program"
                 return "a broker that was not started from here"
 
     def _published(self) -> dict[str, int]:
         """The ports on this machine by protocol, where they differ from those in the container."""
-        started = self._started()
-        if not isinstance(started, Compose):
+        compose = self._started_there() or self._by_hand()
+        if not isinstance(compose, Compose):
             return {}
-        ports = started.ports
+        ports = compose.ports
         return {
             "http/prometheus": ports.prometheus,
             "stream": ports.stream,

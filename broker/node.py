@@ -106,6 +106,11 @@ class PrivateNode:
             self._given,
             addresses=(Address(self.address, self.ports.amqp),),
             tls=None,
+            stream_port=self.ports.stream,
+            mqtt_port=self.ports.mqtt,
+            stomp_port=self.ports.stomp,
+            web_stomp_port=self.ports.web_stomp,
+            web_mqtt_port=self.ports.web_mqtt,
             management_url=f"http://{host}:{self.ports.management}",
         )
 

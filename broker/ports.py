@@ -7,7 +7,7 @@ import socket
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from common.config import SettingsError
+from common.config import SettingsError, beside
 
 # Below the range that Linux (32768) and macOS (49152) hand out to outgoing connections: a port from there could be
 # gone by the time a node is started again.
@@ -47,8 +47,7 @@ class Ports:
             text = environ.get(variable) or ""
             if text and (not text.isdecimal() or not 0 < int(text) < 65536):
                 raise SettingsError(f"{variable} must be a whole number from 1 to 65535, not {text!r}")
-            moved = default + amqp - cls.amqp
-            ports[name] = int(text) if text else moved if 1024 < moved < 65536 else default
+            ports[name] = int(text) if text else beside(amqp, default)
         return cls(**ports | {"amqp": amqp, "management": management})
 
     def settled(self, address: str, keep: Collection[str] = ()) -> Ports:

@@ -17,6 +17,15 @@ from common.errors import ExitCode, Failure
 AMQP_URL = re.compile(r"(?i)(?P<scheme>amqps?)://(?P<authority>[^/?#]*)(?:/(?P<path>[^?#]*))?")
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 DATABASE_FILE = ENV_FILE.with_name(".database.sqlite")
+AMQP_PORTS = (5672, 5671)
+"""RabbitMQ's own port without TLS and with it; so below."""
+OTHER_PORTS = {
+    "RABBITMQ_STREAM_PORT": (5552, 5551),
+    "RABBITMQ_MQTT_PORT": (1883, 8883),
+    "RABBITMQ_STOMP_PORT": (61613, 61614),
+    "RABBITMQ_WEB_STOMP_PORT": (15674, 15673),
+    "RABBITMQ_WEB_MQTT_PORT": (15675, 15676),
+}
 
 
 class SettingsError(Failure):
@@ -49,7 +58,8 @@ class Tls:
 class Settings:
     """Everything a script needs to know about its surroundings. The defaults are those of ``.env.example``.
 
-    Times are in seconds; ``prefetch`` is in messages. ``repr`` leaves the password out.
+    Times are in seconds; ``prefetch`` is in messages. The ports are those of the other protocols, on the same hosts
+    as ``addresses`` and with TLS if ``tls`` is set. ``repr`` leaves the password out.
     """
 
     addresses: tuple[Address, ...] = (Address("localhost", 5672),)
@@ -57,6 +67,11 @@ class Settings:
     password: str = "guest"
     vhost: str = "/"
     tls: Tls | None = None
+    stream_port: int = 5552
+    mqtt_port: int = 1883
+    stomp_port: int = 61613
+    web_stomp_port: int = 15674
+    web_mqtt_port: int = 15675
     management_url: str = "http://localhost:15672"
     heartbeat: int = 60
     prefetch: int = 100
@@ -89,6 +104,20 @@ class Settings:
         return _Reader(values).settings()
 
 
+def port_field(variable: str) -> str:
+    """The field of Settings that a variable of OTHER_PORTS sets: ``stream_port`` for ``RABBITMQ_STREAM_PORT``."""
+    return variable.removeprefix("RABBITMQ_").lower()
+
+
+def beside(amqp: int, default: int, usual: int = AMQP_PORTS[0]) -> int:
+    """The port of a protocol if nobody told: ``default``, moved as far as ``amqp`` is from its ``usual`` place.
+
+    So a second broker on one machine needs no more than another RABBITMQ_PORT.
+    """
+    moved = default + amqp - usual
+    return moved if 1024 < moved < 65536 else default
+
+
 class _Reader:
     def __init__(self, values: Mapping[str, str]) -> None:
         # An empty value means "not set": that is how shells and Compose unset a variable.
@@ -117,7 +146,7 @@ class _Reader:
             # RabbitMQ URI specification: no path means the default vhost; "/" alone would be the empty one,
             # which nobody has, so we read it as the default as well.
             vhost = unquote(parts["path"] or "/")
-        port = port or (5671 if tls else 5672)
+        port = port or AMQP_PORTS[tls]
         addresses = tuple(self.address(variable, item, port) for item in hosts.split(",") if item.strip())
         if not addresses:
             raise SettingsError(f"{variable} names no host; write for example {variable}=localhost")
@@ -129,6 +158,7 @@ class _Reader:
             password=password,
             vhost=vhost,
             tls=self.tls() if tls else None,
+            **self.other_ports(addresses[0].port, tls),
             management_url=self.http_url("RABBITMQ_MANAGEMENT_URL", management),
             heartbeat=int(self.number("RABBITMQ_HEARTBEAT", default.heartbeat, 0, 65535, whole=True)),
             prefetch=int(self.number("RABBITMQ_PREFETCH", default.prefetch, 1, 2000, whole=True)),
@@ -163,6 +193,14 @@ class _Reader:
 
     def port(self, name: str, default: int) -> int:
         return int(self.number(name, default, 1, 65535, whole=True))
+
+    def other_ports(self, amqp: int, tls: bool) -> dict[str, int]:
+        """The fields of Settings that are the ports of other protocols."""
+        usual = AMQP_PORTS[tls]
+        return {
+            port_field(variable): self.port(variable, beside(amqp, ports[tls], usual))
+            for variable, ports in OTHER_PORTS.items()
+        }
 
     def address(self, variable: str, text: str, port: int) -> Address:
         try:

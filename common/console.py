@@ -78,7 +78,7 @@ def say(line: str) -> None:
         sys.exit(0)
     except OSError as error:
         _drop_output()
-        _fail(OutputFailure(f"the output cannot be written: {error.strerror}"))
+        fail(OutputFailure(f"the output cannot be written: {error.strerror}"))
 
 
 def warn(line: str) -> None:
@@ -123,6 +123,13 @@ def body_text(words: Sequence[str], default: str = "") -> str:
     return text
 
 
+def fail(failure: Failure) -> NoReturn:
+    """Say what is wrong in one line on standard error, and leave with the failure's exit code."""
+    with suppress(OSError):
+        _write(sys.stderr, f"error: {printable(str(failure))}")
+    sys.exit(failure.exit_code)
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Call ``main`` and leave with its exit code.
 
@@ -142,16 +149,10 @@ def run(main: Callable[[], None]) -> NoReturn:
         _drop_output()
         sys.exit(0)
     except Failure as failure:
-        _fail(failure)
+        fail(failure)
     except AMQPError as error:
-        _fail(explain(error, Settings.load()))
+        fail(explain(error, Settings.load()))
     sys.exit(0)
-
-
-def _fail(failure: Failure) -> NoReturn:
-    with suppress(OSError):
-        _write(sys.stderr, f"error: {printable(str(failure))}")
-    sys.exit(failure.exit_code)
 
 
 def _drop_output() -> None:

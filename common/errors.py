@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     UNROUTABLE = 67
     NO_HOST = 68
     UNAVAILABLE = 69
+    NOT_INSTALLED = 72
     DECLARED_OTHERWISE = 73
     OUTPUT = 74
     NOT_CONFIRMED = 75

@@ -14,7 +14,7 @@ from common.errors import Failure
 from common.management import Management
 from tour.vhost import environment, fresh_vhost
 
-pytest_plugins = ["tests.support.report"]
+pytest_plugins = ["tests.support.report", "tests.support.versions"]
 
 STARTING = 30.0
 """Seconds that a broker which has just been started may take to answer."""
@@ -24,6 +24,11 @@ def pytest_configure() -> None:
     # A shell starts what is put in the background deaf to Ctrl-C, and so would be every script that a test starts.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes long begins first, so that at the end no worker is alone with it. The order is otherwise kept.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None and "drills" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

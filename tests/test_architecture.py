@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,21 @@ import pytest
 
 from common.config import Settings
 from common.connection import connect
+from common.errors import ExitCode
 from common.management import Management
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"build", "dist", "node_modules", "venv"}
 # What each package may import of ours, besides itself.
-ALLOWED = {"common": set(), "broker": {"common"}, "tour": {"common", "broker"}, "deploy": {"common"}}
+ALLOWED = {
+    "common": set(),
+    "broker": {"common"},
+    "tour": {"common", "broker"},
+    "playground": {"common", "tour"},
+    "deploy": {"common"},
+}
+# What requirements.txt installs, by the names of its modules.
+EVERYWHERE = {"pika", "dotenv", "tenacity", "httpx", "rich", "markdown_it", "filelock", "psutil", "sqlalchemy"}
 
 
 def ours(folder: Path = ROOT) -> Iterator[Path]:
@@ -38,16 +48,16 @@ EXAMPLES = sorted(path.parent for path in FILES if path.name == "topology.py")
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 
-def imports(path: Path) -> set[str]:
-    """The names of the modules that a file imports, wherever in it."""
+def roots_of(module: ast.Module) -> set[str]:
+    """The first parts of the names of the modules that it imports, wherever in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: write relative imports in full"
+            assert node.level == 0, f"line {node.lineno}: write relative imports in full"
             found.add(node.module or "")
-    return found
+    return {name.partition(".")[0] for name in found}
 
 
 def test_there_is_something_to_check() -> None:
@@ -59,7 +69,7 @@ def test_there_is_something_to_check() -> None:
 def test_imports_only_go_one_way(path: Path) -> None:
     parts = path.relative_to(ROOT).parts
     packages = {item.name for item in ROOT.iterdir() if item.is_dir() and any(item.rglob("*.py"))}
-    roots = {module.partition(".")[0] for module in imports(path)}
+    roots = roots_of(ast.parse(path.read_text(encoding="utf-8")))
     allowed = {parts[0]} | ALLOWED.get(parts[0], packages - {"tests"})
     if path.parent in EXAMPLES:
         # An example reads by itself: common, and the files beside it.
@@ -69,6 +79,40 @@ def test_imports_only_go_one_way(path: Path) -> None:
         assert not roots & (others - beside), "imports another example's file"
     assert not (roots & packages) - allowed
     assert "tests" not in roots
+
+
+def for_packages(node: ast.stmt) -> bool:
+    """Whether it is ``with packages_for(__file__):`` with nothing but imports in it."""
+    match node:
+        case ast.With(items=[ast.withitem(context_expr=ast.Call(func=ast.Name(id="packages_for")))], body=body):
+            return all(isinstance(part, ast.Import | ast.ImportFrom) for part in body)
+    return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_what_may_be_missing_is_imported_so_that_it_is_told(path: Path) -> None:
+    """Packages of the example's own requirements.txt are imported under packages_for, and no others are used."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    optional = {
+        name
+        for node in module.body
+        if for_packages(node)
+        for name in roots_of(ast.Module(body=node.body, type_ignores=[]))  # type: ignore[attr-defined]
+    }
+    packages = {item.name for item in ROOT.iterdir() if item.is_dir()}
+    beside = {file.stem for file in path.parent.glob("*.py")}
+    known = {*sys.stdlib_module_names, *EVERYWHERE, *packages, *beside}
+    assert roots_of(module) - known == optional
+    assert not optional or (path.parent / "requirements.txt").is_file()
+
+
+def test_the_tests_install_what_any_example_needs() -> None:
+    told = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+    for path in sorted({file.parent / "requirements.txt" for file in FILES if file.parent != ROOT}):
+        if path.is_file():
+            # What cannot be installed everywhere is named in a comment, with the reason.
+            name = path.relative_to(ROOT).as_posix()
+            assert re.search(rf"^(-r {name}$|# .*{name}: \w)", told, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -83,6 +127,8 @@ def test_a_file_only_defines(path: Path) -> None:
             case ast.Expr(value=ast.Constant(value=str())):
                 pass
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pass
+            case ast.With() if for_packages(node):
                 pass
             case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
                 assert node is module.body[-1], f"line {node.lineno}: the guard comes last"
@@ -130,6 +176,8 @@ def test_importing_does_nothing(name: str) -> None:
         timeout=60,
         check=False,
     )
+    if done.returncode == ExitCode.NOT_INSTALLED:
+        pytest.skip(done.stderr.strip())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

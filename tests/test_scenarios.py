@@ -16,6 +16,7 @@ import pytest
 from broker.ports import Ports, is_taken
 from broker.server import find_server
 from common.config import Address, Settings
+from tests.support import versions
 from tests.support.process import Finished, run_script
 from tests.support.report import Report
 from tour.examples import Example, examples
@@ -42,11 +43,27 @@ def judge(result: Result, blocks: int, report: Report, where: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
 def test_it_happens_as_it_is_written(
-    example: Example, configured: Settings, broker_version: tuple[int, int, int], report: Report
+    request: pytest.FixtureRequest,
+    example: Example,
+    configured: Settings,
+    broker_version: tuple[int, int, int],
+    report: Report,
 ) -> None:
     scenario = example.scenario
     result = play(scenario, configured)
-    blocks = len(scenario.played) - len(scenario.restarts)
+    if "is not installed" in result.unsupported:
+        pytest.skip(result.unsupported)  # It says nothing about this broker.
+    newer = sum(block.needs > broker_version for block in scenario.played if not block.own_broker)
+    version, outcome = versions.column(broker_version), versions.cell(result.unsupported, in_part=newer > 0)
+    if request.config.getoption("--write-versions") and not result.failure:
+        names = [known.name for known in EXAMPLES]
+        request.node.user_properties.append((versions.PROPERTY, (example.name, version, outcome, names)))
+    elif not result.failure:
+        table = versions.parse(versions.README.read_text(encoding="utf-8"))
+        told = table.get(example.name, {}).get(version)
+        if any(version in cells for cells in table.values()):
+            assert told == outcome, f"the README says {told!r} for {version}; to mend it: {versions.BEGIN[15:-4]}"
+    blocks = len(scenario.played) - len(scenario.restarts) - newer
     judge(result, blocks, report, ".".join(map(str, broker_version)))
 
 
@@ -69,7 +86,9 @@ def elsewhere() -> Settings:
         if not any(is_taken("127.0.0.1", port + shift) for port in asdict(Ports()).values()):
             management_url = f"http://127.0.0.1:{Ports().management + shift}"
             address = Address("127.0.0.1", Ports().amqp + shift)
-            return replace(Settings(), addresses=(address,), management_url=management_url)
+            # Their other ports follow from it, as those of `python -m broker` do.
+            moved = Settings.load({"AMQP_URL": f"amqp://{address}"}, env_file=None)
+            return replace(moved, management_url=management_url)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +126,7 @@ def own_broker(tmp_path_factory: pytest.TempPathFactory, reachable: tuple[int, i
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.xdist_group("own broker")
 @pytest.mark.parametrize("example", RESTARTING, ids=[example.name for example in RESTARTING])
 def test_it_happens_as_it_is_written_when_the_broker_restarts(
     example: Example, own_broker: OwnBroker, report: Report, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from common.config import Settings
+from common.config import OTHER_PORTS, Settings, port_field
 from common.management import Management, NoVhost
 
 # Deleting one with quorum queues takes the broker some seconds when it is busy.
@@ -59,6 +59,7 @@ def environment(settings: Settings, environ: Mapping[str, str] | None = None) ->
     credentials = f"{quote(settings.user, safe='')}:{quote(settings.password, safe='')}"
     scheme = "amqps" if settings.tls else "amqp"
     values["AMQP_URL"] = f"{scheme}://{credentials}@{hosts}/{quote(settings.vhost, safe='')}"
+    values.update({variable: str(getattr(settings, port_field(variable))) for variable in OTHER_PORTS})
     values["RABBITMQ_MANAGEMENT_URL"] = settings.management_url
     values["DATABASE_URL"] = settings.database_url
     if settings.tls:

@@ -51,6 +51,7 @@ def main() -> None:
         # Back to their places, all at once. Until here RabbitMQ keeps them for us, and if we die they go back too.
         channel.basic_nack(0, multiple=True, requeue=True)
 
+    rows.sort(key=lambda row: row[HEAD.index("in")])  # and in the order of the queue where they died in the same one
     widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
     for line in [HEAD, *rows] if rows else []:
         console.say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.ports import Ports
 from common.config import Address, Settings, SettingsError
 
 
@@ -47,6 +48,44 @@ def test_the_management_api_is_on_the_first_host_unless_told() -> None:
     assert told.management_url == "https://c/rabbitmq"
 
 
+def test_the_ports_of_the_other_protocols() -> None:
+    told = load(
+        RABBITMQ_STREAM_PORT="1",
+        RABBITMQ_MQTT_PORT="2",
+        RABBITMQ_STOMP_PORT="3",
+        RABBITMQ_WEB_STOMP_PORT="4",
+        RABBITMQ_WEB_MQTT_PORT="5",
+    )
+    assert other_ports(told) == [1, 2, 3, 4, 5]
+    assert other_ports(load()) == [5552, 1883, 61613, 15674, 15675]
+
+
+def test_with_tls_they_are_other_ones() -> None:
+    assert other_ports(load(AMQP_URL="amqps://a")) == [5551, 8883, 61614, 15673, 15676]
+    assert other_ports(load(RABBITMQ_TLS="true", RABBITMQ_MQTT_PORT="7"))[:2] == [5551, 7]
+
+
+def test_they_move_with_the_first_hosts_port_as_those_of_our_broker_do() -> None:
+    for port in (5673, 15672, 30000):
+        ports = Ports.load(port, 1, {})
+        expected = [ports.stream, ports.mqtt, ports.stomp, ports.web_stomp, ports.web_mqtt]
+        assert other_ports(load(RABBITMQ_HOST=f"a:{port},b:1")) == expected
+    assert other_ports(load(RABBITMQ_PORT="5673")) == [5553, 1884, 61614, 15675, 15676]
+    # Beyond the last port there is none.
+    assert load(RABBITMQ_PORT="30000").stomp_port == 61613
+    assert load(AMQP_URL="amqps://a:5681").stream_port == 5561
+
+
+def other_ports(settings: Settings) -> list[int]:
+    return [
+        settings.stream_port,
+        settings.mqtt_port,
+        settings.stomp_port,
+        settings.web_stomp_port,
+        settings.web_mqtt_port,
+    ]
+
+
 def test_the_password_is_never_shown() -> None:
     settings = load(AMQP_URL="amqp://me:hush@localhost/")
     assert "hush" not in repr(settings) + str(settings) + settings.url
@@ -61,6 +100,8 @@ def test_the_password_is_never_shown() -> None:
         ("RABBITMQ_HOST", "a:0"),
         ("RABBITMQ_PORT", "http"),
         ("RABBITMQ_PORT", "65536"),
+        ("RABBITMQ_STREAM_PORT", "0"),
+        ("RABBITMQ_WEB_STOMP_PORT", "http"),
         ("RABBITMQ_HEARTBEAT", "-1"),
         ("RABBITMQ_HEARTBEAT", "1.5"),
         ("RABBITMQ_PREFETCH", "0"),

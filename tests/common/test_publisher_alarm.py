@@ -14,6 +14,8 @@ from common.config import Settings
 from common.publisher import NotConfirmed, Publisher
 from tests.drills.brokers import Unavailable, Victim, victim
 
+pytestmark = pytest.mark.xdist_group("alarm")
+
 QUEUE = "alarm.queue"
 LIMIT = 60.0
 

@@ -45,6 +45,12 @@ class Tally:
         return len(self._seen)
 
     @property
+    def total(self) -> int:
+        """How often a message was seen, each time counted."""
+        with self._change:
+            return self._seen.total()
+
+    @property
     def missing(self) -> list[int]:
         """The messages that are confirmed and were not seen: each of them is a lost message."""
         with self._change:

@@ -21,7 +21,7 @@ from common.connection import connect
 from common.database import open_engine, transaction
 from tests.drills.tally import SECTION
 from tests.support.postgresql import Unavailable, postgresql
-from tests.support.process import ROOT, wait_until
+from tests.support.process import ROOT, Script, wait_until
 from tests.support.report import Report
 from tour.vhost import environment
 
@@ -32,6 +32,7 @@ RELAY = "reliability/transactional_outbox/relay.py"
 SHOW_ORDERS = "reliability/transactional_outbox/show_orders.py"
 SHOW_ACCOUNTS = "reliability/idempotent_consumer/show_accounts.py"
 BOOK = "reliability/idempotent_consumer/book_orders.py"
+EXCHANGE = "--exchange=transactional_outbox.orders"
 QUEUES = ("idempotent_consumer.orders", "idempotent_consumer.orders.dead_letters")
 
 ORDERED = "SELECT customer, SUM(amount) FROM transactional_outbox_orders GROUP BY customer"
@@ -95,8 +96,12 @@ def drill(settings: Settings, orders: int, kills: int, name: str, report: Report
     ):
         subprocess.run([sys.executable, script, "--new"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
     with connect("drill", settings) as connection:
-        # The consumer binds its queue to it, and may be the first to start.
         connection.channel().exchange_declare("transactional_outbox.orders", "fanout", durable=True)
+    # The consumer's queue has to be bound before the first order is told: what comes earlier is not for it.
+    with Script(BOOK, EXCHANGE, environ=environ) as first:
+        first.expect("Waiting")
+        first.terminate()
+        assert first.wait() == 0
     engine = open_engine(settings, MetaData())
 
     def place() -> list[str]:
@@ -109,7 +114,8 @@ def drill(settings: Settings, orders: int, kills: int, name: str, report: Report
         return one(engine, "SELECT COUNT(*) FROM idempotent_consumer_processed") >= orders
 
     began = time.monotonic()
-    share = 2 * orders // (kills + kills // 2)
+    # So there is work left for the last of its lives, however long the others were.
+    share = orders // kills
     producer = Role(
         environ,
         kills,
@@ -119,7 +125,7 @@ def drill(settings: Settings, orders: int, kills: int, name: str, report: Report
         ),
     )
     relay = Role(environ, kills, lambda: [RELAY], lambda _: share)
-    consumer = Role(environ, kills, lambda: [BOOK, "--exchange=transactional_outbox.orders"], lambda _: share)
+    consumer = Role(environ, kills, lambda: [BOOK, EXCHANGE], lambda _: share)
     roles = (producer, relay, consumer)
     for role in roles:
         role.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -63,8 +64,18 @@ class Traffic:
     def _finish(self) -> None:
         self.wait(lambda: not self._publisher.is_alive(), 120, "the publisher to end")
         self.wait(lambda: not self.tally.missing, 60, "what is confirmed to be seen")
+        # What was seen may come once more, because its acknowledgement was lost.
+        self.wait(self._quiet, 60, "the queue to be empty")
         self._stop.set()
         self.wait(lambda: not self._consumer.is_alive(), 60, "the consumer to stop")
+
+    def _quiet(self) -> bool:
+        """Whether nothing is in the queue, and nothing comes for a second."""
+        if self.left(self._consuming):
+            return False
+        total = self.tally.total
+        time.sleep(1)
+        return self.tally.total == total and not self.left(self._consuming)
 
     def wait(self, condition: Callable[[], bool], limit: float, what: str) -> None:
         """As Tally.wait; raises at once what the publisher or the consumer raised."""

@@ -30,3 +30,14 @@ def take(channel: BlockingChannel, queue: str, count: int, limit: float = LIMIT)
         channel.cancel()
     assert channel.queue_declare(queue, passive=True).method.message_count == 0
     return taken
+
+
+def take_all(channel: BlockingChannel, queue: str) -> list[tuple[BasicProperties, bytes]]:
+    """Take whatever is in ``queue`` now, which may be nothing."""
+    taken: list[tuple[BasicProperties, bytes]] = []
+    while True:
+        method, properties, body = channel.basic_get(queue)
+        if method is None:
+            return taken
+        channel.basic_ack(method.delivery_tag)
+        taken.append((properties, body))

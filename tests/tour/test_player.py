@@ -62,6 +62,7 @@ PROGRAMS = {
             time.sleep(0.3)
     """,
     "fail.py": "import sys; sys.exit('error: no')",
+    "incomplete.py": "import sys; print('error: rstream is not installed', file=sys.stderr); sys.exit(72)",
     "old.py": "import sys; print('error: RabbitMQ 4.0 is needed', file=sys.stderr); sys.exit(79)",
     "stubborn.py": """
         import signal, time
@@ -216,6 +217,26 @@ def test_a_section_that_restarts_the_broker_is_played_only_on_request(folder: Pa
     ]
     events = played(folder, markdown, own_broker=True)
     assert [event.line for event in events if isinstance(event, Printed)] == ["before", "restart", "more", "after"]
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        (None, ["before", "new", "more", "after"]),
+        ((3, 11, 0), ["before", "new", "more", "after"]),
+        ((3, 10, 8), ["before", "after"]),
+    ],
+)
+def test_what_needs_a_newer_broker_is_skipped(folder: Path, version: tuple[int, ...] | None, lines: list[str]) -> None:
+    block = "~~~console{1}\n$ python say.py {0}\n{0}\n~~~\n"
+    markdown = f"# A\n\n{block.format('before', '')}\n## New\n\n"
+    markdown += f"{block.format('new', ' needs=3.11')}\n{block.format('more', '')}\n## B\n\n{block.format('after', '')}"
+    with Player(parse(markdown, "work_queue/README.md"), os.environ, folder=folder, version=version) as own:
+        events = list(own.events())
+    assert [event.line for event in events if isinstance(event, Printed)] == lines
+    told = [event.reason for event in events if isinstance(event, Skipped)]
+    reason = "work_queue/README.md:10: 'New' needs RabbitMQ 3.11 or later; this broker is 3.10.8"
+    assert told == ([reason] if len(lines) == 2 else [])
 
 
 def test_step_by_step(folder: Path) -> None:
@@ -450,6 +471,12 @@ def test_a_command_that_cannot_be_run(folder: Path) -> None:
     assert str(caught.value) == (
         "work_queue/README.md:2: cannot run 'no-such-program at all': No such file or directory"
     )
+
+
+def test_a_package_that_is_not_installed_is_no_mismatch(folder: Path) -> None:
+    with pytest.raises(NotHere) as caught:
+        played(folder, "~~~console\n$ python incomplete.py\nready\n~~~\n")
+    assert str(caught.value) == "work_queue/README.md:2: rstream is not installed"
 
 
 @pytest.mark.parametrize("terminal", ["", "a"])

@@ -43,7 +43,13 @@ def test_the_environment_names_everything_and_drops_the_rest(tmp_path: Path) -> 
     ca_file = tmp_path / "ca.pem"
     ca_file.touch()
     settings = Settings(
-        addresses=(Address("a", 1), Address("::1", 2)), user="u@", password="p/:", vhost="v/é", tls=Tls(ca_file)
+        addresses=(Address("a", 1), Address("::1", 2)),
+        user="u@",
+        password="p/:",
+        vhost="v/é",
+        tls=Tls(ca_file),
+        stream_port=3,
+        web_mqtt_port=4,
     )
     values = environment(settings, {"PATH": "/bin", "RABBITMQ_HEARTBEAT": "1", "AMQP_URL": "amqp://other"})
     assert "RABBITMQ_HEARTBEAT" not in values

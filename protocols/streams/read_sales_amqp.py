@@ -1,0 +1,48 @@
+"""Read the same stream with AMQP 0-9-1, as if it were a queue. Its pairs: record_sales.py, record_sales_amqp.py.
+
+python protocols/streams/read_sales_amqp.py                until Ctrl-C
+python protocols/streams/read_sales_amqp.py --from next    first, last, next, an offset, or how long ago: 5m
+"""
+
+import place
+import topology
+
+from common import console
+from common.config import Settings
+from common.consumer import Outcome, consume
+from common.errors import BadMessage
+from common.messages import Message
+
+
+def main() -> None:
+    parser = console.parser(__doc__)
+    parser.add_argument("--from", dest="start", type=place.parse, default=place.Place("first"), metavar="PLACE")
+    start = parser.parse_args().start
+    arguments = {"x-stream-offset": start.text if start.offset is None else start.offset}
+
+    def read(message: Message) -> Outcome:
+        headers = message.properties.headers or {}
+        offset = headers["x-stream-offset"]
+        try:
+            told = f"{message.properties.content_type}, number {headers.get('number')}"
+            console.say(f" [x] {offset}: {message.text()} ({told})")
+        except BadMessage as error:
+            console.warn(f"{offset}: {error}")
+        # Should the connection break, consume() goes on behind this one. RabbitMQ does not keep our place for us here.
+        arguments["x-stream-offset"] = offset + 1
+        # Takes nothing away; it only lets RabbitMQ send more, and without a prefetch it would refuse to begin.
+        return Outcome.ACK
+
+    consume(
+        "streams/read_sales_amqp.py",
+        Settings.load(),
+        topology.declare,
+        read,
+        prefetch=100,
+        arguments=arguments,
+        on_ready=lambda _queue: console.say(" [*] Reading. To exit press CTRL+C"),
+    )
+
+
+if __name__ == "__main__":
+    console.run(main)

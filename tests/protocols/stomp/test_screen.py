@@ -21,7 +21,7 @@ from tour.vhost import environment
 pytest.importorskip("stomp", reason="stomp.py is not installed: protocols/stomp/requirements.txt")
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 ORDER = "protocols/stomp/order.py"
 COOK = "protocols/stomp/cook.py"
@@ -40,21 +40,29 @@ SWITCHES = [
 LIMIT_MS = 60_000
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    """A page of a browser of this test's own; what goes wrong in its scripts fails the test."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: requirements-dev.txt")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine: its package is called chromium")
-    errors: list[str] = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES, timeout=LIMIT_MS)
-        page = browser.new_page()
-        page.set_default_timeout(LIMIT_MS)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of this test's own; what goes wrong in its scripts fails the test."""
+    errors: list[str] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(LIMIT_MS)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
     assert errors == []
 
 

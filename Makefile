@@ -3,27 +3,49 @@ BIN := .venv/bin
 EXAMPLE ?=
 # Where the examples that are named keep requirements of their own, if they do.
 OWN := $(foreach name,$(patsubst %/,%,$(EXAMPLE)),$(wildcard $(name)/requirements.txt */$(name)/requirements.txt))
+QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test broker broker-down install lint clean
+.PHONY: help demo playground test bench broker broker-down k8s k8s-status k8s-down install lint clean
 
 help: ## explain the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  make demo EXAMPLE=work_queue   play one example'
+	@echo '  make k8s OVERLAY=production    three RabbitMQs and TLS (local: one, small); see kubernetes/README.md'
 
 demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the examples, or one of them
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m tour $(EXAMPLE)
 
+playground: .venv/.playground ## watch the examples' messages move, on a web page of this machine's own
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m playground
+
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+
+bench: .venv/.runtime ## measure how fast it all is (5 minutes; QUICK=1: less than one)
+	@echo 'installing what it is measured against'
+	@$(call pip,benchmarks/requirements.txt)
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 broker: .venv/.runtime ## start a RabbitMQ, unless one answers already
 	@$(BIN)/python -m broker up
 
 broker-down: ## stop the RabbitMQ that make started
 	@test ! -x $(BIN)/python || $(BIN)/python -m broker down
+
+k8s: .venv/.runtime ## deploy the course to Kubernetes and try it there
+	@$(BIN)/python -m deploy up $(if $(YES),--yes) $(if $(OVERLAY),--overlay $(OVERLAY)) \
+		$(if $(IMAGE),--image $(IMAGE)) $(if $(STORAGE_CLASS),--storage-class $(STORAGE_CLASS))
+
+k8s-status: .venv/.runtime ## how the deployment on Kubernetes is
+	@$(BIN)/python -m deploy status
+
+k8s-down: .venv/.runtime ## take the course off Kubernetes again; asks about the data (YES=1 does not, and deletes it)
+	@$(BIN)/python -m deploy down $(if $(YES),--yes)
 
 install: .venv/.installed ## make the virtual environment, with the tools for tests
 
@@ -46,10 +68,15 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@mkdir -p $(@D)
 	@touch $@
 
-.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */*/requirements.txt) pyproject.toml | .venv/bin/pip
+.venv/.playground: playground/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
+	@echo 'installing the requirements of the playground'
+	@$(call pip,requirements.txt -r playground/requirements.txt)
+	@touch .venv/.runtime $@
+
+.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */requirements.txt */*/requirements.txt) pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and the tools for tests'
 	@$(call pip,requirements-dev.txt)
-	@touch .venv/.runtime $@
+	@touch .venv/.runtime .venv/.playground $@
 
 pip = $(BIN)/python -m pip install --disable-pip-version-check -r $(1) > .venv/pip.log 2>&1 \
 	|| { echo 'error: the requirements could not be installed (no network?); see .venv/pip.log' >&2; exit 1; }

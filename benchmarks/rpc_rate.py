@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def tutorial_server(settings: Settings) -> None:
 
     def on_request(channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         reply = str(fib(int(body)))
-        own = BasicProperties(correlation_id=properties.correlation_id)
+        own = BasicProperties(correlation_id=properties.correlation_id)  # type: ignore[no-untyped-call]
         channel.basic_publish("", properties.reply_to or "", reply.encode(), own)
         channel.basic_ack(method.delivery_tag)
 
@@ -80,7 +80,7 @@ class TutorialClient:
     def call(self, number: int) -> int:
         self.reply = None
         self.call_id = str(uuid.uuid4())
-        own = BasicProperties(reply_to=self.replies, correlation_id=self.call_id)
+        own = BasicProperties(reply_to=self.replies, correlation_id=self.call_id)  # type: ignore[no-untyped-call]
         self.channel.basic_publish("", QUEUE, str(number).encode(), own)
         while self.reply is None:
             self.connection.process_data_events(time_limit=30)
@@ -107,11 +107,16 @@ def tutorial_kept_client(settings: Settings, calls: int) -> float:
         return calls / (time.perf_counter() - start)
 
 
-def ours(calls: int, in_flight: int) -> float:
-    """Calls per second that rpc_client.py says it has made."""
+def ours(calls: int, in_flight: int, environ: Mapping[str, str] | None = None) -> float:
+    """Calls per second that rpc_client.py says it has made; ``environ`` is its environment."""
     options = [f"--count={calls}", f"--in-flight={in_flight}", "--deadline=60", str(NUMBER)]
     done = subprocess.run(
-        [sys.executable, "rpc/rpc_client.py", *options], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "rpc/rpc_client.py", *options],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     told = re.search(rf"Got {ANSWER}, {calls:,} times: ([\d,]+) calls/s", done.stdout)
     if told is None:
@@ -120,9 +125,11 @@ def ours(calls: int, in_flight: int) -> float:
 
 
 @contextmanager
-def running(*command: str) -> Iterator[None]:
+def running(*command: str, environ: Mapping[str, str] | None = None) -> Iterator[None]:
     """A server, ready, and ended afterwards."""
-    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True
+    ) as server:
         try:
             assert server.stdout is not None
             if "Waiting" not in server.stdout.readline():

@@ -74,6 +74,20 @@ class NoAnswer(NotAmqp):
     transient = True
 
 
+EXCHANGE_PLUGINS = {
+    "x-consistent-hash": "rabbitmq_consistent_hash_exchange",
+    "x-random": "rabbitmq_random_exchange",
+    "x-delayed-message": "rabbitmq_delayed_message_exchange",
+}
+"""The plugins that bring exchange types of their own."""
+
+
+class PluginMissing(ConnectionFailure):
+    """The broker does not have a type of exchange, which a plugin brings."""
+
+    exit_code = ExitCode.UNSUPPORTED
+
+
 class DeclaredOtherwise(ConnectionFailure):
     """A queue or exchange of this name exists with other properties (406 PRECONDITION_FAILED)."""
 
@@ -317,6 +331,10 @@ def _explain_close(code: int, text: str, where: str) -> ConnectionFailure:
         return DeclaredOtherwise(
             f"{kind} {name!r} exists with another {argument!r}; delete it{cost} or use another name ({text})"
         )
+    if unknown := re.search(r"unknown exchange type '([^']+)'", text):
+        plugin = EXCHANGE_PLUGINS.get(unknown[1])
+        mend = f"enable its plugin: rabbitmq-plugins enable {plugin}" if plugin else "is a plugin missing?"
+        return PluginMissing(f"RabbitMQ at {where} has no exchanges of type {unknown[1]!r}; {mend}")
     if code == 403:
         return AccessRefused(f"RabbitMQ at {where} refused: {text}")
     # 320: an operator closed the connection or the node is going down; 541: the node failed inside.

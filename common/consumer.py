@@ -85,6 +85,7 @@ def consume(
     *,
     prefetch: int | None = None,
     threads: int = 1,
+    in_order: bool = False,
     exclusive: bool = False,
     arguments: dict[str, Any] | None = None,
     on_ready: Callable[[str], None] | None = None,
@@ -110,6 +111,10 @@ def consume(
     hand is finished, for at most ``grace`` seconds, and acknowledged; everything else stays on the queue. A second
     signal leaves at once, with KeyboardInterrupt.
 
+    ``in_order`` is for a queue with a single active consumer: all that was delivered is handled first, and then the
+    queue is let go of. Otherwise the next consumer would begin behind what we hold, and get that afterwards.
+    (https://www.rabbitmq.com/docs/consumers#single-active-consumer)
+
     Raises a ConnectionFailure when trying again makes no sense or took too long; ValueError for a prefetch of 0,
     which would mean no bound.
     """
@@ -119,7 +124,7 @@ def consume(
     options = {"exclusive": exclusive, "arguments": arguments}
     stop = stop or threading.Event()
     with _signals_set(stop):
-        _Consumer(name, settings, declare, handler, prefetch, options, on_ready, stop, grace).run(threads)
+        _Consumer(name, settings, declare, handler, prefetch, in_order, options, on_ready, stop, grace).run(threads)
 
 
 class _Result(NamedTuple):
@@ -147,6 +152,8 @@ class _Session:
         self._jobs = jobs
         self._results: deque[_Result] = deque()
         self._waking = False
+        self._holding = False
+        self._all_is_here = False
 
     def deliver(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         """Pass a message on to the handler threads (called by pika)."""
@@ -174,6 +181,24 @@ class _Session:
         self.channel.basic_nack(tag, requeue=True)
         self.last_settled = time.monotonic()
 
+    def hold(self, grace: float) -> None:
+        """Acknowledge nothing, so that nothing new comes; stop consuming when all is handled, or after ``grace``."""
+        self._holding = True
+        # What was acknowledged just now may bring another message.
+        self.connection.call_later(LINGER_SECONDS, self._arrived)
+        self.connection.call_later(grace, self.release)
+
+    def _arrived(self) -> None:
+        self._all_is_here = True
+        self._settle()
+
+    def release(self) -> None:
+        """Stop consuming, and acknowledge what was held."""
+        if self.channel.is_open:
+            self.channel.stop_consuming()
+            self._holding = False
+            self._settle()
+
     def tell_returned(self, _channel: object, method: Basic.Return, _properties: object, _body: bytes) -> None:
         """No queue takes an answer (called by pika)."""
         console.warn(f"the answer for queue {method.routing_key!r} was dropped: there is no such queue any more")
@@ -183,6 +208,10 @@ class _Session:
             return  # start_consuming is about to raise why
         # First, so that a result that comes from now on wakes us again.
         self._waking = False
+        if self._holding:
+            if self._all_is_here and len(self._results) == len(self.unsettled):
+                self.release()
+            return
         results = [self._results.popleft() for _ in range(len(self._results))]
         together = 0
         for tag, outcome, why, answer in sorted(results):
@@ -217,6 +246,7 @@ class _Consumer:
     declare: Callable[[BlockingChannel], str]
     handler: Handler
     prefetch: int
+    in_order: bool
     options: dict[str, Any]
     on_ready: Callable[[str], None] | None
     # Set by signal handlers, so the main thread must never wait for it or set it: it could meet itself inside the
@@ -294,7 +324,11 @@ class _Consumer:
                 return
         self.awake.set()
         if session := self.session:
-            session.call(session.channel.stop_consuming)
+            if self.in_order and not self.exit:
+                grace = self.time_left()
+                session.call(lambda: session.hold(grace))
+            else:
+                session.call(session.channel.stop_consuming)
 
     # On the calling thread, which is the I/O thread
 

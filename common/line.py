@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import socket
 import threading
 import time
 from collections import deque
@@ -23,6 +21,7 @@ from common.config import Settings
 from common.connection import connect, explain, parameters
 from common.errors import Failure
 from common.ledger import Confirmation, Ledger, Nacked, PublisherClosed, Refused, Returned
+from common.wire import Batch, Wire
 
 SETTLED = 5.0
 """Seconds after which a connection counts as a good one although it has confirmed nothing."""
@@ -31,46 +30,6 @@ GOODBYE = 1.0
 """Seconds that closing a connection may take."""
 
 CONNECTION_FORCED = 320
-
-
-class CorkedLoop(IOLoop):
-    """pika's loop, and the means to send the many small frames of a batch in few packets.
-
-    pika writes three frames for each message, and each by itself becomes a packet, which costs both ends more than
-    the message does. Where the system can hold packets back (Linux), we let it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._socket: int | None = None
-
-    def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
-        """As in pika, and a note of the socket: there is one at a time."""
-        self._socket = fd
-        super().add_handler(fd, handler, events)
-
-    def remove_handler(self, fd: int) -> None:
-        """As in pika."""
-        if fd == self._socket:
-            self._socket = None
-        super().remove_handler(fd)
-
-    def cork(self) -> None:
-        """Hold packets back until what is waiting to be written now has been."""
-        self._set_cork(True)
-        # Callbacks come after I/O.
-        self.add_callback_threadsafe(functools.partial(self._set_cork, False))
-
-    def _set_cork(self, on: bool) -> None:
-        option = getattr(socket, "TCP_CORK", None)
-        if option is None or self._socket is None:
-            return
-        with contextlib.suppress(OSError):  # the connection has just broken
-            borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=self._socket)
-            try:
-                borrowed.setsockopt(socket.IPPROTO_TCP, option, on)
-            finally:
-                borrowed.detach()
 
 
 class Line:
@@ -87,7 +46,8 @@ class Line:
         self._ledger = ledger
         self._declare = declare
         self._parameters = parameters(name, settings)
-        self._loop = CorkedLoop()
+        self._loop = IOLoop()
+        self._wire = Wire(self._loop)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"publisher {name}", daemon=True)
 
@@ -198,7 +158,7 @@ class Line:
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_closed,
                 on_close_callback=self._on_closed,
-                custom_ioloop=self._loop,
+                custom_ioloop=self._wire,
             )
             self._loop.start()  # until _on_closed stops it
             if self._opened:
@@ -287,12 +247,11 @@ class Line:
         channel, queue, unconfirmed = self._channel, self._queue, self._unconfirmed
         if channel is None or not channel.is_open:
             return
-        if len(queue) > 1:
-            self._loop.cork()
+        batch = Batch(self._wire, channel.channel_number, channel.connection.params.frame_max)
         while queue:
             if self._suspects or self._alone:
                 if unconfirmed:
-                    return  # its confirm calls again
+                    break  # its confirm calls again
                 self._alone = self._suspects > 0
                 self._suspects -= self._alone
             message = queue.popleft()
@@ -300,9 +259,8 @@ class Line:
                 continue  # abandoned meanwhile
             unconfirmed[self._next_tag] = message
             self._next_tag += 1
-            channel.basic_publish(
-                message.exchange, message.routing_key, message.body, message.properties, message.mandatory
-            )
+            batch.add(message)
+        batch.flush()
 
     def _on_confirm(self, confirm: frame.Method[spec.Basic.Ack | spec.Basic.Nack]) -> None:
         method, unconfirmed = confirm.method, self._unconfirmed

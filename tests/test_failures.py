@@ -106,6 +106,23 @@ REQUEST_PAYMENT = Script("reliability/retries/request_payment.py", queue="retrie
 PAY = Script("reliability/retries/pay.py", queue="retries.payments")
 SHOW_GIVEN_UP = Script("reliability/retries/show_given_up.py", queue="retries.payments")
 
+REMIND = Script("reliability/delayed_messages/remind.py", queue="delayed_messages.reminders", options=("--in", "0.1"))
+REMIND_NAIVE = Script("reliability/delayed_messages/remind_naive.py", queue="delayed_messages.reminders")
+RECEIVE_REMINDERS = Script("reliability/delayed_messages/receive_reminders.py", queue="delayed_messages.reminders")
+MEASURE_PRECISION = Script(
+    "reliability/delayed_messages/measure_precision.py", queue="delayed_messages.reminders", options=("--count=10",)
+)
+
+OPEN_TICKET = Script("reliability/priorities/open_ticket.py", queue="priorities.tickets.quorum")
+ANSWER_TICKETS = Script(
+    "reliability/priorities/answer_tickets.py",
+    queue="priorities.tickets.quorum",
+    options=("--queue", "quorum"),
+    dead_letters="priorities.tickets.dead_letters",
+)
+COMPARE_QUEUES = Script("reliability/priorities/compare_queues.py")
+COMPARE_PREFETCH = Script("reliability/priorities/compare_prefetch.py")
+
 SEND_ORDERS = Script("reliability/idempotent_consumer/send_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS = Script("reliability/idempotent_consumer/book_orders.py", queue="idempotent_consumer.orders")
 BOOK_ORDERS_NAIVE = Script("reliability/idempotent_consumer/book_orders_naive.py", queue="idempotent_consumer.orders")
@@ -115,6 +132,30 @@ PLACE_ORDER_NAIVE = Script(
 RELAY = Script("reliability/transactional_outbox/relay.py", exchange="transactional_outbox.orders")
 RECEIVE_ORDERS = Script("reliability/transactional_outbox/receive_orders.py", exchange="transactional_outbox.orders")
 
+SEND_MOVEMENTS = Script(
+    "reliability/ordered_processing/send_movements.py", queue="ordered_processing.single", options=("single",)
+)
+BOOK = Script(
+    "reliability/ordered_processing/book.py",
+    queue="ordered_processing.single",
+    options=("single", f"{SCRATCH}/shop.journal"),
+)
+# The other protocol's port is asked after AMQP's, so that what is wrong with the broker is told in the same way.
+STREAMS = [
+    *(
+        Script(f"protocols/streams/{name}.py", queue="streams.sales", options=("north",))
+        for name in ("record_sales", "check_sales", "record_sales_amqp")
+    ),
+    *(Script(f"protocols/streams/{name}.py", queue="streams.sales") for name in ("read_sales", "read_sales_amqp")),
+    Script("protocols/streams/keep_recent.py", queue="streams.recent"),
+    Script("protocols/streams/compare.py", queue="streams.compared.queue"),
+]
+# Those that say on RabbitMQ 3.10 that it is too old, before they declare anything.
+NEW_STREAMS = [
+    Script("protocols/streams/find_sales.py", options=("north",)),
+    Script("protocols/streams/record_partitioned.py", options=("north",)),
+    Script("protocols/streams/read_partitioned.py"),
+]
 DISPLAY_AMQP = Script("protocols/mqtt/display_amqp.py", queue="mqtt.readings")
 STOMP_ORDER = Script("protocols/stomp/order.py", queue="stomp.orders", options=("Pizza",))
 STOMP_COOK = Script("protocols/stomp/cook.py", queue="stomp.orders")
@@ -132,6 +173,9 @@ SENDERS = [
     EMIT_LOG_TOPIC,
     ORDER,
     REQUEST_PAYMENT,
+    REMIND,
+    REMIND_NAIVE,
+    OPEN_TICKET,
     STOMP_ORDER_AMQP,
 ]
 RECEIVERS = [
@@ -145,6 +189,8 @@ RECEIVERS = [
     RECEIVE_ALARMS,
     COOK,
     PAY,
+    RECEIVE_REMINDERS,
+    ANSWER_TICKETS,
     STOMP_COOK_AMQP,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
@@ -156,19 +202,34 @@ OTHERS = [
     INSPECT,
     REPLAY,
     SHOW_GIVEN_UP,
+    MEASURE_PRECISION,
     SEND_ORDERS,
     BOOK_ORDERS,
     BOOK_ORDERS_NAIVE,
     PLACE_ORDER_NAIVE,
     RELAY,
     RECEIVE_ORDERS,
+    SEND_MOVEMENTS,
+    BOOK,
     RPC_SERVER,
+    *STREAMS,
+]
+SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, *NEW_STREAMS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
+SCRIPTS = [
+    *SENDERS,
+    *RECEIVERS,
+    *OTHERS,
+    TRY_PATTERN,
+    ANSWERS,
+    COMPARE_STRATEGIES,
+    COMPARE_QUEUES,
+    COMPARE_PREFETCH,
+    RPC_CLIENT,
     DISPLAY_AMQP,
     CORRECT_AMQP,
     STOMP_ORDER,
     STOMP_COOK,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
 each_declaring_script = pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def test_it_happens_as_it_is_written(
 ) -> None:
     scenario = example.scenario
     result = play(scenario, configured)
-    version, outcome = versions.column(broker_version), versions.cell(result.unsupported)
+    if "is not installed" in result.unsupported:
+        pytest.skip(result.unsupported)  # It says nothing about this broker.
+    newer = sum(block.needs > broker_version for block in scenario.played if not block.own_broker)
+    version, outcome = versions.column(broker_version), versions.cell(result.unsupported, in_part=newer > 0)
     if request.config.getoption("--write-versions") and not result.failure:
         names = [known.name for known in EXAMPLES]
         request.node.user_properties.append((versions.PROPERTY, (example.name, version, outcome, names)))
@@ -60,7 +63,7 @@ def test_it_happens_as_it_is_written(
         told = table.get(example.name, {}).get(version)
         if any(version in cells for cells in table.values()):
             assert told == outcome, f"the README says {told!r} for {version}; to mend it: {versions.BEGIN[15:-4]}"
-    blocks = len(scenario.played) - len(scenario.restarts)
+    blocks = len(scenario.played) - len(scenario.restarts) - newer
     judge(result, blocks, report, ".".join(map(str, broker_version)))
 
 

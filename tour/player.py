@@ -7,6 +7,7 @@ virtual host of its own and returns a Result.
 from __future__ import annotations
 
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from types import TracebackType
 
 from common.config import Settings
 from common.errors import ExitCode, Failure
+from common.management import Management
 from tour.report import Mismatch, diff
 from tour.scenario import Action, AnyLines, Block, Command, Exit, Key, Output, Press, Scenario, parse
 from tour.terminal import CommandError, Process, Terminal
@@ -88,16 +90,24 @@ class Player:
     """Plays the blocks of one scenario. Use it with ``with``, or close() it: no process is left behind.
 
     ``folder`` is where the commands run, ``environ`` their environment. ``own_broker`` says whether they may restart
-    RabbitMQ; the parts that do are skipped otherwise.
+    RabbitMQ; the parts that do are skipped otherwise. ``version`` is that of RabbitMQ, such as (3, 10, 8): parts that
+    need a newer one are skipped. Without it all is played.
     """
 
     def __init__(
-        self, scenario: Scenario, environ: Mapping[str, str], *, folder: Path = ROOT, own_broker: bool = False
+        self,
+        scenario: Scenario,
+        environ: Mapping[str, str],
+        *,
+        folder: Path = ROOT,
+        own_broker: bool = False,
+        version: tuple[int, ...] | None = None,
     ) -> None:
         self.scenario = scenario
         self.environ = dict(environ)
         self.folder = folder
         self.own_broker = own_broker
+        self.version = version
         self._terminals: dict[str, Terminal] = {}
         self._processes: list[Process] = []
         self._happenings: queue.SimpleQueue[tuple[Terminal, str | int]] = queue.SimpleQueue()
@@ -132,13 +142,10 @@ class Player:
         if block.heading != self._heading:
             self._heading = block.heading
             yield Section(block.heading)
-        if block.own_broker and not self.own_broker:
+        if reason := self._not_here(block):
             if self._skipped != block.heading:
                 self._skipped = block.heading
-                yield Skipped(
-                    f"{self.scenario.source}:{block.line}: {block.heading!r} restarts RabbitMQ; it is played only "
-                    f"where that disturbs nobody ({OWN_BROKER}=1)"
-                )
+                yield Skipped(f"{self.scenario.source}:{block.line}: {block.heading!r} {reason}")
             return
         if block.terminal is None:
             terminal = Terminal(block.label)
@@ -146,6 +153,15 @@ class Player:
             terminal = self._terminals.setdefault(block.terminal, Terminal(block.label))
         yield from _Turn(self, block, terminal).play()
         self.blocks += 1
+
+    def _not_here(self, block: Block) -> str:
+        """Why the block cannot be played here; empty if it can."""
+        if block.own_broker and not self.own_broker:
+            return f"restarts RabbitMQ; it is played only where that disturbs nobody ({OWN_BROKER}=1)"
+        if self.version is not None and self.version < block.needs:
+            needed, found = (".".join(map(str, numbers)) for numbers in (block.needs, self.version))
+            return f"needs RabbitMQ {needed} or later; this broker is {found}"
+        return ""
 
     def finish(self) -> Iterator[Event]:
         """Press Ctrl-C wherever something still runs, and check that nothing else has happened. Raises Mismatch."""
@@ -360,7 +376,7 @@ def play(
     begin = time.monotonic()
     with (
         fresh_vhost(settings, f"tour.{scenario.source}") as own,
-        Player(scenario, environment(own), folder=folder, own_broker=own_broker) as player,
+        Player(scenario, environment(own), folder=folder, own_broker=own_broker, version=_version(own)) as player,
     ):
         try:
             for event in player.events():
@@ -377,6 +393,11 @@ def play(
         result.blocks = player.blocks
     result.seconds = time.monotonic() - begin
     return result
+
+
+def _version(settings: Settings) -> tuple[int, ...]:
+    with Management(settings) as api:
+        return tuple(int(digits) for digits in re.findall(r"\d+", api.version())[:3])
 
 
 def load(readme: Path, root: Path = ROOT) -> Scenario:

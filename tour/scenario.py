@@ -7,6 +7,7 @@ A block is a fence whose first word is ``console``. The words after it:
 - ``within=90``: seconds to wait for each expected line, and for a command to return (30 if it is not said);
 - ``own-broker``: the block stops or restarts RabbitMQ. Its whole section, from the heading above to the next heading
   of any level, is played only where that disturbs nobody;
+- ``needs=3.11``: the block shows what RabbitMQ can do since this version. Its whole section is skipped on an older one;
 - ``not-played``: only to be read.
 
 A line of a block is one of:
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from markdown_it import MarkdownIt
@@ -114,7 +115,7 @@ class Block:
     """One ``console`` block: what happens in one terminal without a look at another.
 
     ``line`` is that of its fence, from 1; ``terminal`` is None for a fresh one; ``limit`` is in seconds;
-    ``text`` is what stands in it, as it is.
+    ``text`` is what stands in it, as it is; ``needs`` is the first version of RabbitMQ that can do it.
     """
 
     line: int
@@ -125,6 +126,7 @@ class Block:
     limit: float = DEFAULT_LIMIT
     own_broker: bool = False
     played: bool = True
+    needs: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -193,17 +195,9 @@ def _first_sentence(text: str) -> str:
 def _spread(section: list[Block]) -> Iterator[Block]:
     """What one block of a section needs, all of it need: the terminals would be in no known state otherwise."""
     own_broker = any(block.own_broker for block in section)
+    needs = max((block.needs for block in section), default=())
     for block in section:
-        yield Block(
-            block.line,
-            block.heading,
-            block.terminal,
-            block.actions,
-            block.text,
-            block.limit,
-            own_broker,
-            block.played,
-        )
+        yield replace(block, own_broker=own_broker, needs=needs)
 
 
 class _BlockReader:
@@ -216,6 +210,7 @@ class _BlockReader:
     def read(self, heading: str) -> Block:
         terminal: str | None = None
         limit, own_broker, played = DEFAULT_LIMIT, False, True
+        needs: tuple[int, ...] = ()
         for word in self.words:
             if word == "own-broker":
                 own_broker = True
@@ -223,6 +218,8 @@ class _BlockReader:
                 played = False
             elif word.startswith("within="):
                 limit = self.seconds(word)
+            elif word.startswith("needs="):
+                needs = self.version(word)
             elif terminal is None and re.fullmatch(r"[\w.-]+", word):
                 terminal = word
             else:
@@ -230,7 +227,7 @@ class _BlockReader:
         actions = tuple(self.actions()) if played else ()
         if played and not actions:
             raise self.error(self.line, "the block is empty")
-        return Block(self.line, heading, terminal, actions, self.text, limit, own_broker, played)
+        return Block(self.line, heading, terminal, actions, self.text, limit, own_broker, played, needs)
 
     def seconds(self, word: str) -> float:
         try:
@@ -240,6 +237,12 @@ class _BlockReader:
         if not 0 < value <= 3600:
             raise self.error(self.line, f"{word!r} is not a number of seconds")
         return value
+
+    def version(self, word: str) -> tuple[int, ...]:
+        text = word.removeprefix("needs=")
+        if not re.fullmatch(r"\d+(\.\d+)*", text):
+            raise self.error(self.line, f"{word!r} is not a version of RabbitMQ")
+        return tuple(map(int, text.split(".")))
 
     def actions(self) -> Iterator[Action]:
         lines = enumerate(self.text.splitlines(), self.line + 1)

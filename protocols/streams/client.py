@@ -259,8 +259,11 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def stoppable() -> None:
         task = asyncio.current_task()
         assert task is not None
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, task.cancel)
+        # Tasks of rstream's own fail with a lost connection, of which we know; asyncio would print their tracebacks.
+        loop.set_exception_handler(lambda _loop, _context: None)
         await main()
 
     try:

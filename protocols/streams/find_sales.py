@@ -6,8 +6,6 @@ Its pair is record_sales.py, which gives RabbitMQ the till's name with each sale
 filter of these names. Such a filter never overlooks a name, but a chunk comes whole: the reader has to look again.
 """
 
-import asyncio
-
 import client
 import encoding
 import place
@@ -51,8 +49,6 @@ async def find(settings: Settings, till: str) -> None:
             filter_input=FilterConfiguration(values_to_filter=[till]),
         )
         await link.until(lambda: last == 0 or last in seen, settings.blocked_timeout)
-        # The rest of the chunk that the last one was in.
-        await asyncio.sleep(0)
     console.say(f" [x] {found} sales of till {till!r}; RabbitMQ sent {came} messages for that")
 
 

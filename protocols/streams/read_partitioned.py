@@ -31,6 +31,7 @@ with packages_for(__file__):
 
 async def read(settings: Settings, name: str) -> None:
     """Read until cancelled."""
+    ours: set[str] = set()
 
     async def on_message(body: bytes, context: MessageContext) -> None:
         partition = context.stream.rpartition("-")[2]
@@ -43,13 +44,18 @@ async def read(settings: Settings, name: str) -> None:
 
     async def on_update(active: bool, context: EventContext) -> OffsetSpecification:
         """RabbitMQ has made us the reader of a partition, or no longer: where shall it begin?"""
+        partition = context.stream.rpartition("-")[2]
         if not active:
+            if partition in ours:
+                ours.remove(partition)
+                console.say(f" [*] Another one reads partition {partition} now")
             return OffsetSpecification(OffsetType.NEXT, 0)
         try:
             begin = await context.consumer.query_offset(context.stream, name) + 1
         except OffsetNotFound:
             begin = 0
-        console.say(f" [*] Now reading partition {context.stream.rpartition('-')[2]}")
+        ours.add(partition)
+        console.say(f" [*] Now reading partition {partition}")
         return OffsetSpecification(OffsetType.OFFSET, begin)
 
     async def session() -> None:

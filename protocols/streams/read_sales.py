@@ -9,6 +9,8 @@ python protocols/streams/read_sales.py --name accounts       from where the read
 """
 
 import asyncio
+import math
+import time
 from contextlib import suppress
 
 import client
@@ -30,16 +32,23 @@ with packages_for(__file__):
 async def read(settings: Settings, start: place.Place, name: str | None, store_every: int, pace: float) -> None:
     """Read until cancelled. ``pace`` is in seconds for a sale."""
     done: int | None = None
+    began: float | None = None
 
     async def session() -> None:
-        nonlocal done
+        nonlocal began, done
         async with client.connected(Consumer, "streams/read_sales.py", settings) as (consumer, link):
             stored = -1
             if name and done is None:
                 # It is not found if nobody of this name was here before.
                 with suppress(OffsetNotFound):
                     stored = done = await consumer.query_offset(topology.SALES, name)
-            begin = client.specification(start if done is None else place.Place(str(done + 1)))
+            begin = start
+            if done is not None:
+                begin = place.Place(str(done + 1))
+            elif began is not None and start.text == "next":
+                # Cut off before anything has come: `next` would now leave out what came meanwhile.
+                begin = place.Place(f"{math.ceil(time.monotonic() - began)}s")
+            began = began or time.monotonic()
 
             async def on_message(body: bytes, context: MessageContext) -> None:
                 nonlocal done, stored
@@ -57,7 +66,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
             await consumer.subscribe(
                 topology.SALES,
                 link.careful(on_message),
-                offset_specification=begin,
+                offset_specification=client.specification(begin),
                 # How many chunks RabbitMQ may send ahead: that is the prefetch here.
                 initial_credit=2,
             )

@@ -19,6 +19,8 @@ with packages_for(__file__):
 
 BATCH = 100
 WINDOW = 10_000
+REPORT = 10_000
+"""Tell after as many confirms that we are still at work."""
 FILTER_VALUES = (3, 13)
 """The first RabbitMQ that takes a value to filter by with each message; see find_sales.py."""
 
@@ -55,6 +57,8 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
                 in_flight -= 1
                 if status.is_confirmed:
                     waiting.discard(status.message_id)
+                    if len(waiting) % REPORT == 0 and waiting:
+                        console.say(f" [ ] {len(waiting)} more to confirm")
                 elif status.response_code > 0:
                     link.fail(client.NotConfirmed(f"RabbitMQ refused sale {status.message_id}"))
                 link.changed()

@@ -8,6 +8,8 @@ SALES = "streams.sales"
 RECENT = "streams.recent"
 BY_TILL = "streams.by_till"
 PARTITIONS = 3
+COMPARED_STREAM = "streams.compared.stream"
+COMPARED_QUEUE = "streams.compared.queue"
 
 
 def declare(channel: BlockingChannel) -> str:
@@ -51,6 +53,15 @@ def declare_partitions(channel: BlockingChannel) -> str:
         order = {"x-stream-partition-order": number}
         channel.queue_bind(partition, BY_TILL, routing_key=str(number), arguments=order)
     return BY_TILL
+
+
+def declare_compared(channel: BlockingChannel) -> str:
+    """Declare a stream and a quorum queue for compare.py; return the name of the queue."""
+    channel.queue_declare(
+        COMPARED_STREAM, durable=True, arguments={"x-queue-type": "stream", "x-max-length-bytes": 2_000_000_000}
+    )
+    channel.queue_declare(COMPARED_QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+    return COMPARED_QUEUE
 
 
 def partition_of(till: str) -> str:

@@ -293,6 +293,22 @@ def test_a_connection_closed_by_an_operator_may_be_opened_again(settings: Settin
     assert "maintenance" in str(failure)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mend"),
+    [
+        ("x-delayed-message", "rabbitmq-plugins enable rabbitmq_delayed_message_exchange"),
+        ("x-nonsense", "is a plugin missing?"),
+    ],
+)
+def test_an_exchange_type_that_the_broker_does_not_have(settings: Settings, kind: str, mend: str) -> None:
+    with connect("tests.connection", settings) as connection, pytest.raises(exceptions.AMQPError) as raised:
+        connection.channel().exchange_declare("tests.unknown", kind)
+    failure = explain(raised.value, settings)
+    assert failure.exit_code == ExitCode.UNSUPPORTED
+    assert f"has no exchanges of type {kind!r}; " in str(failure)
+    assert str(failure).endswith(mend)
+
+
 # TLS
 
 

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -637,6 +637,53 @@ def test_a_handler_that_does_not_end_is_left_after_the_grace(
         gate.opened.set()
     [line] = capsys.readouterr().err.splitlines()
     assert "1 not finished after 0.3 s" in line
+
+
+def single(channel: BlockingChannel) -> str:
+    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    channel.queue_declare("single", durable=True, arguments=arguments)
+    return "single"
+
+
+@pytest.mark.parametrize("prefetch", [1, 5])
+def test_consumers_in_order_hand_over_between_two_messages(settings: Settings, prefetch: int) -> None:
+    """Each time the active consumer is stopped, the next one goes on where it has ended: nothing twice, no gap."""
+    seen: list[int] = []
+
+    def handler(message: Message) -> Outcome:
+        time.sleep(0.001)  # so that more is always waiting when a consumer is stopped
+        seen.append(int(message.body))
+        return Outcome.ACK
+
+    with Publisher("tests", settings, declare=single) as publisher:
+        for number in range(1_000):
+            publisher.publish("", "single", b"%d" % number)
+    with ExitStack() as stack:
+
+        def start() -> Running:
+            running = stack.enter_context(consuming(settings, handler, single, prefetch=prefetch, in_order=True))
+            eventually(lambda: running.ready)
+            return running
+
+        waiting = deque([start(), start()])
+        for stop in range(1, 11):
+            eventually(lambda due=60 * stop: len(seen) >= due)
+            waiting.popleft().end()
+            waiting.append(start())
+        eventually(lambda: len(seen) >= 1_000)
+    assert seen == list(range(1_000))
+
+
+def test_in_order_the_grace_is_a_limit_too(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(settings, ["endless", "next"])
+    gate = Gate()
+    with consuming(settings, gate, in_order=True, prefetch=1, grace=0.5) as running:
+        eventually(lambda: gate.began)
+        running.end()
+        assert drain(settings, QUEUE, 2) == ["endless", "next"]
+        gate.opened.set()
+    [line] = capsys.readouterr().err.splitlines()
+    assert "1 not finished after 0.5 s" in line
 
 
 def test_the_signal_handlers_are_those_from_before_again(settings: Settings) -> None:

@@ -38,6 +38,11 @@ def test_a_column_is_entered_between_the_others(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == text
 
 
+def test_sections_that_need_more() -> None:
+    assert versions.cell("", in_part=True) == "in part"
+    assert versions.cell("it needs RabbitMQ 4.0 or later", in_part=True) == "from 4.0"
+
+
 def test_a_file_without_a_table() -> None:
     with pytest.raises(ValueError, match="no table"):
         versions.parse("# README")

@@ -16,15 +16,19 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 BEGIN = "<!-- versions: written by python -m pytest tests/test_scenarios.py --write-versions -->"
 END = "<!-- end of versions -->"
 YES = "✓"
+PART = "in part"
 UNKNOWN = "?"
 Table = dict[str, dict[str, str]]
 """Example → version, such as 4.3 → cell."""
 
 
-def cell(unsupported: str | None) -> str:
-    """What the table says of a scenario that was played, or of one that told in this line why it cannot be."""
+def cell(unsupported: str | None, *, in_part: bool = False) -> str:
+    """What the table says of a scenario that was played, or of one that told in this line why it cannot be.
+
+    ``in_part``: sections of it need a newer version.
+    """
     if not unsupported:
-        return YES
+        return PART if in_part else YES
     needed = re.search(r"\d+\.\d+", unsupported)
     return f"from {needed[0]}" if needed else "no"
 

@@ -219,6 +219,26 @@ def test_a_section_that_restarts_the_broker_is_played_only_on_request(folder: Pa
     assert [event.line for event in events if isinstance(event, Printed)] == ["before", "restart", "more", "after"]
 
 
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        (None, ["before", "new", "more", "after"]),
+        ((3, 11, 0), ["before", "new", "more", "after"]),
+        ((3, 10, 8), ["before", "after"]),
+    ],
+)
+def test_what_needs_a_newer_broker_is_skipped(folder: Path, version: tuple[int, ...] | None, lines: list[str]) -> None:
+    block = "~~~console{1}\n$ python say.py {0}\n{0}\n~~~\n"
+    markdown = f"# A\n\n{block.format('before', '')}\n## New\n\n"
+    markdown += f"{block.format('new', ' needs=3.11')}\n{block.format('more', '')}\n## B\n\n{block.format('after', '')}"
+    with Player(parse(markdown, "work_queue/README.md"), os.environ, folder=folder, version=version) as own:
+        events = list(own.events())
+    assert [event.line for event in events if isinstance(event, Printed)] == lines
+    told = [event.reason for event in events if isinstance(event, Skipped)]
+    reason = "work_queue/README.md:10: 'New' needs RabbitMQ 3.11 or later; this broker is 3.10.8"
+    assert told == ([reason] if len(lines) == 2 else [])
+
+
 def test_step_by_step(folder: Path) -> None:
     markdown = """
         ~~~console w

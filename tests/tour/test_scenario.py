@@ -103,6 +103,14 @@ def test_what_a_block_needs_its_whole_section_needs() -> None:
     assert scenario.restarts == scenario.blocks[1:]
 
 
+def test_so_does_a_version() -> None:
+    fence = "```console{}\n$ true\n```\n"
+    markdown = f"# A\n{fence.format('')}## B\n{fence.format('')}{fence.format(' needs=3.11')}{fence.format(' needs=4')}"
+    assert [block.needs for block in parse(markdown).blocks] == [(), (4,), (4,), (4,)]
+    with pytest.raises(ScenarioError, match="'needs=new' is not a version of RabbitMQ"):
+        parse(fence.format(" needs=new"))
+
+
 def test_a_block_that_is_not_played_is_still_there() -> None:
     scenario = parse("```console not-played\nanything goes\n```\n```console\n$ true\n```\n")
     assert [block.played for block in scenario.blocks] == [False, True]

@@ -1,0 +1,1 @@
+"""How fast RabbitMQ is from Python, measured: ours and its peers, in turn, on one broker."""

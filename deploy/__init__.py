@@ -1,0 +1,1 @@
+"""Puts the course on Kubernetes, and takes it away again."""

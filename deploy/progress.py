@@ -1,0 +1,162 @@
+"""Waiting for what was applied, with a line for each step, and the reason when it does not come."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from common.console import say, warn
+from common.errors import ExitCode
+from deploy.kubectl import NAMESPACE, Json, Kubectl, KubernetesFailure
+
+LOOK_EVERY = 2.0
+LOG_LINES = 12
+
+HOPELESS = {
+    "InvalidImageName": 0.0,
+    "ErrImageNeverPull": 0.0,
+    "ImagePullBackOff": 20.0,
+    "ErrImagePull": 60.0,
+    "CreateContainerConfigError": 30.0,
+    "CreateContainerError": 30.0,
+    "RunContainerError": 30.0,
+    "CrashLoopBackOff": 60.0,
+    "Unschedulable": 60.0,
+}
+"""States of a pod that do not end by themselves, and the seconds for which one may last all the same."""
+
+
+class NotReady(KubernetesFailure):
+    """A pod does not become ready; the text names it and the reason."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod: whether it is ready, and if not, why, in Kubernetes' word and in its sentence."""
+
+    name: str
+    ready: bool
+    reason: str
+    message: str
+    restarts: int
+    machine: str
+
+    @property
+    def why(self) -> str:
+        """The reason in one line."""
+        return f"{self.reason}: {self.message}" if self.message else self.reason
+
+
+def pod(item: Json) -> Pod:
+    """Read what Kubernetes says of a pod."""
+    status = item.get("status", {})
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    reason, message = status.get("reason") or status.get("phase", "Unknown"), status.get("message", "")
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        reason, message = scheduled.get("reason", reason), scheduled.get("message", "")
+    for container in containers:
+        state = container.get("state", {})
+        last = container.get("lastState", {}).get("terminated") or {}
+        if (waiting := state.get("waiting")) and waiting.get("reason") != "PodInitializing":
+            reason, message = waiting.get("reason", reason), waiting.get("message", "")
+            if last:
+                message = f"the container {container['name']} ended with exit code {last.get('exitCode')}"
+                message += f" ({last['reason']})" if last.get("reason") == "OOMKilled" else ""
+        elif state.get("running") and not container.get("ready") and not ready and reason == "Running":
+            reason = "starting" if not last else "starting again"
+    if item["metadata"].get("deletionTimestamp"):
+        reason, ready = "stopping", False
+    restarts = sum(container.get("restartCount", 0) for container in containers)
+    return Pod(
+        item["metadata"]["name"],
+        ready,
+        "ready" if ready else reason,
+        " ".join(message.split()),
+        restarts,
+        item.get("spec", {}).get("nodeName", ""),
+    )
+
+
+def pods(kubectl: Kubectl) -> list[Pod]:
+    """The pods of the course, but those of Jobs that are over."""
+    return [
+        pod(item)
+        for item in kubectl.items("pods", "--selector", f"app.kubernetes.io/part-of={NAMESPACE}")
+        if item.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    ]
+
+
+class Watch:
+    """Looks at the pods again and again; says what has changed, and raises NotReady when one is beyond hope."""
+
+    def __init__(self, kubectl: Kubectl, limit: float) -> None:
+        """``limit`` is in seconds, for all of it."""
+        self._kubectl = kubectl
+        self._limit = limit
+        self._started = time.monotonic()
+        self._since: dict[tuple[str, str], float] = {}
+        self._told: dict[str, str] = {}
+
+    def until_ready(self) -> None:
+        """Wait until everything that is applied runs, in its newest form, and is ready. Raises NotReady."""
+        while open_ends := self._open_ends():
+            self.look(" and ".join(open_ends[:3]))
+            time.sleep(LOOK_EVERY)
+
+    def look(self, what: str) -> None:
+        """Say which pods have changed. Raises NotReady if one is beyond hope, or if time is up for ``what``."""
+        now = time.monotonic()
+        found = pods(self._kubectl)
+        for each in found:
+            if self._told.get(each.name) != each.reason:
+                self._told[each.name] = each.reason
+                say(f"  {now - self._started:4.0f} s  {each.name}: {each.reason}")
+        self._since = {
+            (each.name, each.reason): self._since.get((each.name, each.reason), now) for each in found if not each.ready
+        }
+        for each in found:
+            grace = HOPELESS.get(each.reason)
+            if not each.ready and grace is not None and now - self._since[each.name, each.reason] >= grace:
+                self._give_up(each, each.why)
+        if now - self._started > self._limit:
+            late = next((each for each in found if not each.ready), None)
+            if late is not None:
+                self._give_up(late, f"{late.why}, after {self._limit:.0f} s")
+            raise NotReady(f"{what}: not there after {self._limit:.0f} s")
+
+    def _give_up(self, late: Pod, why: str) -> None:
+        for line in self._last_lines(late):
+            warn(f"{late.name}: {line}")
+        raise NotReady(f"the pod {late.name} does not become ready ({why[:300]})")
+
+    def _last_lines(self, late: Pod) -> list[str]:
+        """The end of the pod's log; of the run before, if it has just been started again."""
+        options = ["logs", late.name, "--all-containers", f"--tail={LOG_LINES}"]
+        for command in ([*options, "--previous"], options) if late.restarts else (options,):
+            try:
+                lines = self._kubectl.here(*command).splitlines()
+            except KubernetesFailure:
+                # It never ran: there is no log, and the reason says it all.
+                continue
+            if lines:
+                return lines[-LOG_LINES:]
+        return []
+
+    def _open_ends(self) -> list[str]:
+        """What is not yet as it was asked for."""
+        return [
+            item["metadata"]["name"] for item in self._kubectl.items("statefulsets,deployments") if not _settled(item)
+        ]
+
+
+def _settled(item: Json) -> bool:
+    status, wanted = item.get("status", {}), item["spec"].get("replicas", 1)
+    if status.get("observedGeneration", 0) < item["metadata"].get("generation", 0):
+        return False
+    counts = ["replicas", "updatedReplicas", "availableReplicas"]
+    return all(status.get(count, 0) == wanted for count in counts)

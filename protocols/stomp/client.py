@@ -8,12 +8,15 @@ import itertools
 import logging
 import queue
 import random
+import signal
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from common import console
 from common.config import Address, Settings
@@ -27,6 +30,7 @@ from common.connection import (
     TlsFailure,
     tls_context,
 )
+from common.consumer import LINGER_SECONDS
 from common.errors import ExitCode
 from common.optional import packages_for
 
@@ -36,6 +40,7 @@ with packages_for(__file__):
     from stomp.utils import Frame
 
 GOODBYE_SECONDS = 5.0
+POLL_SECONDS = 0.2
 IN_FLIGHT = 100
 """Messages whose receipts we have not got yet."""
 
@@ -95,11 +100,18 @@ class Link(ConnectionListener):
             if not self._take(deadline - time.monotonic()):
                 raise NotTaken("RabbitMQ does not send the receipts; is it in a memory or disk alarm?")
 
-    def next_message(self) -> Frame:
-        """The next message, waiting for it. Raises Disconnected, or what RabbitMQ has against us."""
-        while not self._messages:
-            self._take(1.0)
-        return self._messages.popleft()
+    def messages(self, stop: threading.Event) -> Iterator[Frame]:
+        """One message after the other, as they come, until told to stop.
+
+        Raises Disconnected, or what RabbitMQ has against us.
+        """
+        while not stop.is_set():
+            if self._messages:
+                yield self._messages.popleft()
+            else:
+                self._take(POLL_SECONDS)
+        # The acknowledgements need a moment to reach a quorum queue; see there.
+        time.sleep(LINGER_SECONDS)
 
     def wait_for_connection(self, where: Address) -> None:
         """Return when RabbitMQ has let us in."""
@@ -245,15 +257,34 @@ def why(where: Address, settings: Settings) -> ConnectionFailure:
     return NotStomp(f"what answers at {where} closed the connection; see RABBITMQ_STOMP_PORT")
 
 
-def persistently(settings: Settings, session: Callable[[], None]) -> None:
-    """Call ``session``, and again each time a connection that had worked is lost.
+@contextmanager
+def until_stopped() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that what is in hand can be finished; a second one leaves at once."""
+    stop = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def persistently(settings: Settings, session: Callable[[], None], stop: threading.Event) -> None:
+    """Call ``session``, and again each time a connection that had worked is lost, until told to stop.
 
     To connect again is tried for ``settings.reconnect_timeout`` seconds. Raises what ``session`` raised last.
     """
     deadline: float | None = None
-    while True:
+    while not stop.is_set():
         try:
-            return session()
+            session()
+            return
         except Disconnected as failure:
             deadline = time.monotonic() + settings.reconnect_timeout
             console.warn(f"{failure}; connecting again")
@@ -261,4 +292,4 @@ def persistently(settings: Settings, session: Callable[[], None]) -> None:
             if not failure.transient or deadline is None or time.monotonic() > deadline:
                 raise
         # At random, so that not all the clients of a restarted broker come at once.
-        time.sleep(random.uniform(0.1, 1.0))
+        stop.wait(random.uniform(0.1, 1.0))

@@ -64,10 +64,11 @@ def main() -> None:
             )
             link.wait_for_receipts()
             console.say(" [*] Waiting for orders. To exit press CTRL+C")
-            while True:
-                cook(link, link.next_message(), arguments.seconds)
+            for order in link.messages(stop):
+                cook(link, order, arguments.seconds)
 
-    client.persistently(settings, session)
+    with client.until_stopped() as stop:
+        client.persistently(settings, session, stop)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         # Nothing is loaded from elsewhere, and the page talks to us and to RabbitMQ alone.
-        policy = f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {origin(self.settings)}"
+        policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+            f"connect-src 'self' {origin(self.settings)}"
+        )
         self.send_header("Content-Security-Policy", policy)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()

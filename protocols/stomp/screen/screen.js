@@ -32,7 +32,7 @@ function show(text) {
 
 function connect(settings, user, password, pause = 500) {
   const socket = new WebSocket(settings.url, ["v12.stomp"]);
-  let refused = "";
+  let refused = false;
   let beating;
   let last = Date.now();
   say(`Connecting to ${settings.url}`);
@@ -66,18 +66,17 @@ function connect(settings, user, password, pause = 500) {
     } else if (command === "MESSAGE") {
       show(body);
     } else if (command === "ERROR") {
-      refused = `RabbitMQ says: ${headers.get("message")}: ${body}`;
+      // To ask again would not help: the user has to do something. RabbitMQ may leave it to us to hang up.
+      refused = true;
+      element("login").hidden = false;
+      say(`RabbitMQ says: ${headers.get("message")}: ${body}`);
+      socket.close();
     }
   };
 
   socket.onclose = () => {
     clearInterval(beating);
-    if (refused) {
-      // To ask again would not help: the user has to do something.
-      element("login").hidden = false;
-      say(refused);
-      return;
-    }
+    if (refused) return;
     say(`No connection to ${settings.url}; is rabbitmq_web_stomp enabled? Trying again`);
     setTimeout(() => connect(settings, user, password, Math.min(2 * pause, 10000)), pause * (0.5 + Math.random()));
   };

@@ -255,6 +255,8 @@ def _say_what_next(kubectl: Kubectl, overlay: str) -> None:
     say(f"  {scope} port-forward service/rabbitmq 15672")
     say(f"Its user is {credentials.USER}, and this prints the password:")
     say(f"  {scope} get secret rabbitmq-credentials -o go-template='{{{{.data.password | base64decode}}}}'")
+    say("The playground, at http://localhost:8080 while this runs:")
+    say(f"  {scope} port-forward deployment/playground 8080")
     say("A hundred tasks, and ten workers for them:")
     say(f"  {scope} create job --from=cronjob/work-queue-new-task tasks-1")
     say(f"  {scope} scale deployment/work-queue-worker --replicas=10")

@@ -117,7 +117,9 @@ def main() -> None:
     whole = not quick and sections == list(SECTIONS)
     partial = arguments.results or report.RESULTS / "partial"
     data: Json = {}
-    for data in measure(settings, sections, command, Lab(settings, version, rounds, seconds, quick, steady)):
+    lab = Lab(settings, version, rounds, seconds, quick, steady)
+    lab.has("matplotlib")  # says that there will be no plots
+    for data in measure(settings, sections, command, lab):
         save(data, partial, plotted=False)  # what follows may fail
     show(data)
     folder = report.RESULTS if whole and not arguments.results else partial

@@ -25,9 +25,7 @@ test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
-bench: .venv/.runtime ## measure how fast it all is (5 minutes; QUICK=1: less than one)
-	@echo 'installing what it is measured against'
-	@$(call pip,benchmarks/requirements.txt)
+bench: .venv/.benchmarks ## measure how fast it all is (5 minutes; QUICK=1: less than one)
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
@@ -71,6 +69,11 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 .venv/.playground: playground/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements of the playground'
 	@$(call pip,requirements.txt -r playground/requirements.txt)
+	@touch .venv/.runtime $@
+
+.venv/.benchmarks: benchmarks/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
+	@echo 'installing the requirements and what the benchmarks are measured against'
+	@$(call pip,benchmarks/requirements.txt)
 	@touch .venv/.runtime $@
 
 .venv/.installed: requirements-dev.txt requirements.txt $(wildcard */requirements.txt */*/requirements.txt) pyproject.toml | .venv/bin/pip

@@ -58,13 +58,13 @@ def measure(settings: Settings, sections: list[str], command: str, lab: Lab) -> 
             }
 
 
-def save(data: Json, folder: Path) -> None:
-    """Write the figures, the report and the plots."""
+def save(data: Json, folder: Path, *, plotted: bool = True) -> None:
+    """Write the figures, the report and, if matplotlib is installed, the plots."""
     version = report.short(data["versions"]["RabbitMQ"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{version}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     (folder / f"{version}.md").write_text(report.document(data), encoding="utf-8")
-    if find_spec("matplotlib"):
+    if plotted and find_spec("matplotlib"):
         from benchmarks import plots  # noqa: PLC0415
 
         plots.draw(data, tables_from(data), folder)
@@ -118,11 +118,11 @@ def main() -> None:
     partial = arguments.results or report.RESULTS / "partial"
     data: Json = {}
     for data in measure(settings, sections, command, Lab(settings, version, rounds, seconds, quick, steady)):
-        save(data, partial)
+        save(data, partial, plotted=False)  # what follows may fail
     show(data)
-    if whole and not arguments.results:
-        save(data, report.RESULTS)
-    console.say(f"written to {arguments.results or (report.RESULTS if whole else partial)}")
+    folder = report.RESULTS if whole and not arguments.results else partial
+    save(data, folder)
+    console.say(f"written to {folder}")
 
 
 if __name__ == "__main__":

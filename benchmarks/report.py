@@ -23,7 +23,32 @@ from common.errors import ExitCode, Failure
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 README = HERE / "README.md"
-BLOCK = re.compile(r"(<!-- ([\w-]+) ([\d.]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- ([\w.-]+) ([\d.]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
+# The rungs of the README's ladder: the table and the row that have the figure, and what is paid.
+LADDER = (
+    ("start", "common.Publisher", "a new process, and so a new connection, for each message"),
+    ("publishing-quorum", "pika, one confirm at a time", "your program waits for each message"),
+    ("publishing-quorum", "pika, no confirms (may lose messages)", "you do not learn what was lost"),
+    ("publishing-quorum", "aio-pika, 500 gathered", "asyncio everywhere; you have to keep the window yourself"),
+    ("publishing-quorum", "common.Publisher", "you learn of a failure later, at the next flush; a window of memory"),
+    (
+        "publishing-quorum",
+        "C (librabbitmq), window 1,000",
+        "another language; reconnecting and sending again is yours to write",
+    ),
+    (
+        "publishing-stream",
+        "common.Publisher",
+        "a stream: a log that consumers read and nobody empties; no dead letters",
+    ),
+    (
+        "publishing-stream",
+        "rstream (stream protocol)",
+        "a stream, and another protocol, on another port: RabbitMQ's own",
+    ),
+)
 
 
 class NoResults(Failure):
@@ -82,6 +107,28 @@ def goal_lines(goals: Sequence[Goal]) -> Iterator[str]:
         yield line([goal.text, f"{sign} {goal.goal:g}", measured, reached])
 
 
+def ladder_lines(tables: dict[str, Table]) -> Iterator[str]:
+    """The ways to publish, the slowest first, and what each costs."""
+    rungs = []
+    for key, name, price in LADDER:
+        found = [row for row in tables[key].rows if row.name == name] if key in tables else []
+        for row in found:
+            seconds = key == "start"
+            rungs.append(
+                (
+                    1 / row.median if seconds else row.median,
+                    "a script for each message" if seconds else name,
+                    key,
+                    price,
+                )
+            )
+    yield line(["", "messages/s", "what it gives up, or costs"])
+    yield line(["---", "---:", "---"])
+    for rate, name, key, price in sorted(rungs):
+        where = " to a stream" if key == "publishing-stream" and "stream" not in name else ""
+        yield line([f"{name}{where}", figure(rate), price])
+
+
 def document(data: Json) -> str:
     """The whole run as one Markdown file."""
     parts = [f"# RabbitMQ {data['versions']['RabbitMQ']}: what was measured", "", *about(data), ""]
@@ -124,6 +171,8 @@ def filled(text: str, folder: Path = RESULTS) -> str:
             lines = list(goal_lines(goals_from(data)))
         elif key == "about":
             lines = list(about(data))
+        elif key == "ladder":
+            lines = list(ladder_lines(tables))
         elif key in tables:
             lines = list(table_lines(tables[key]))
         else:

@@ -9,6 +9,7 @@ status   where it runs, its version, its addresses, its plugins
 logs     the log of what `up` started
 cluster  up, down or status of three private nodes on ports 5681 to 5683, beside the broker of `up`
 queues   what waits in which queue of the configured virtual host
+ctl      run rabbitmqctl in what `up` started: ctl list_connections; its options after a --
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from broker.launcher import DIRECTORY, Launcher
 from common import console
 from common.config import Settings
 
+CLUSTER_ACTIONS = (["up"], ["down"], ["status"])
+
 
 def main() -> None:
     parser = console.parser(__doc__)
     parser.prog = "python -m broker"
-    parser.add_argument("command", choices=["up", "down", "restart", "kill", "status", "logs", "queues", "cluster"])
-    parser.add_argument("action", nargs="?", choices=["up", "down", "status"], help="cluster: what to do")
+    parser.add_argument(
+        "command", choices=["up", "down", "restart", "kill", "status", "logs", "queues", "cluster", "ctl"]
+    )
+    parser.add_argument("action", nargs="*", help="cluster: up, down or status; ctl: what rabbitmqctl is to do")
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
     parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
@@ -35,8 +40,10 @@ def main() -> None:
         "--directory", type=Path, default=directory, help="where the private node lives (BROKER_DIRECTORY, or .broker)"
     )
     arguments = parser.parse_args()
-    if (arguments.command == "cluster") != bool(arguments.action):
+    if (arguments.command == "cluster") != (arguments.action in CLUSTER_ACTIONS and arguments.command != "ctl"):
         parser.error("up, down or status goes with cluster, and with nothing else")
+    if (arguments.command in ("cluster", "ctl")) != bool(arguments.action):
+        parser.error("ctl needs a command of rabbitmqctl, such as list_connections; only it and cluster take one")
     launcher = Launcher(Settings.load(), arguments.directory.resolve())
     match arguments.command:
         case "up":
@@ -52,7 +59,9 @@ def main() -> None:
         case "logs":
             launcher.logs(arguments.follow)
         case "cluster":
-            launcher.cluster(arguments.action)
+            launcher.cluster(arguments.action[0])
+        case "ctl":
+            launcher.ctl(arguments.action)
         case "queues":
             for line in queues.table(launcher.settings):
                 console.say(line)

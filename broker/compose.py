@@ -74,6 +74,10 @@ class Compose:
         """End the container with SIGKILL; it and its volume stay."""
         self._compose("kill", SERVICE, timeout=60)
 
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` in the container; its output. Raises ComposeFailure."""
+        return self._compose("exec", "-T", SERVICE, "rabbitmqctl", "-q", *arguments, timeout=60)
+
     @property
     def running(self) -> bool:
         """Whether the project's container is there and runs."""

@@ -106,6 +106,14 @@ class Launcher:
                     raise NoBroker("nothing to kill: no broker was started from here")
             say("killed the broker; its data stays, and to start it again: python -m broker up")
 
+    def ctl(self, arguments: list[str]) -> None:
+        """Run ``rabbitmqctl`` in the broker that ``up`` started, and print its output. Raises a Failure."""
+        started = self._started_there()
+        if started is None:
+            raise NoBroker("no broker was started from here; run rabbitmqctl on the machine of yours")
+        for line in started.ctl(*arguments).splitlines():
+            say(line)
+
     def status(self) -> None:
         """Print where the broker runs, its version, addresses and plugins. Raises a Failure if there is none."""
         if not self._answers():

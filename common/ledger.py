@@ -200,6 +200,9 @@ class Ledger:
         if not message.done:
             with self._changed:
                 if not self._wait_until(lambda: message.done, timeout):
+                    if timeout is None and self._blocked:
+                        why = f"the broker has been in alarm for {self._blocked_timeout:g} s"
+                        raise NotConfirmed(message, f"is not confirmed: {why}")
                     limit = self._timeout if timeout is None else timeout
                     raise NotConfirmed(message, f"is not confirmed after {limit:g} s")
         if message.error:

@@ -15,8 +15,7 @@ LOG_LINES = 12
 HOPELESS = {
     "InvalidImageName": 0.0,
     "ErrImageNeverPull": 0.0,
-    "ImagePullBackOff": 20.0,
-    "ErrImagePull": 60.0,
+    "ErrImagePull": 45.0,
     "CreateContainerConfigError": 30.0,
     "CreateContainerError": 30.0,
     "RunContainerError": 30.0,
@@ -64,6 +63,8 @@ def pod(item: Json) -> Pod:
         last = container.get("lastState", {}).get("terminated") or {}
         if (waiting := state.get("waiting")) and waiting.get("reason") != "PodInitializing":
             reason, message = waiting.get("reason", reason), waiting.get("message", "")
+            # It goes to and fro between trying and waiting to try again: one trouble, not two.
+            reason = "ErrImagePull" if reason == "ImagePullBackOff" else reason
             if last:
                 message = f"the container {container['name']} ended with exit code {last.get('exitCode')}"
                 message += f" ({last['reason']})" if last.get("reason") == "OOMKilled" else ""

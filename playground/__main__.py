@@ -24,6 +24,11 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.prog = "python -m playground"
     parser.add_argument("--port", type=console.whole(0, 65535), default=8080, help="8080 by default; 0: any free one")
+    parser.add_argument(
+        "--in-container",
+        action="store_true",
+        help="listen on all addresses of a container, whose port is published on this machine only",
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
     parser.add_argument(
         "--sessions", type=console.whole(1, 100), default=limits.sessions, metavar="N", help="visitors at once"
@@ -51,7 +56,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     settings = Settings.load()
-    listener = listen(arguments.port)
+    # Whoever asks, it answers only what is addressed to localhost.
+    listener = listen(arguments.port, "0.0.0.0") if arguments.in_container else listen(arguments.port)
     for name in sweep(settings):
         console.say(f" [!] Removed {name}, which a playground that was killed had left")
     limits = replace(limits, sessions=arguments.sessions, linger=max(0.5, arguments.linger), pause=arguments.pause)

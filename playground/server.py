@@ -38,12 +38,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(port: int) -> socket.socket:
-    """A socket that listens on loopback; port 0 is any free one. Raises PortTaken."""
+def listen(port: int, address: str = ADDRESS) -> socket.socket:
+    """A socket that listens on loopback, or elsewhere; port 0 is any free one. Raises PortTaken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((ADDRESS, port))
+        listener.bind((address, port))
         listener.listen(128)
     except OSError as error:
         listener.close()

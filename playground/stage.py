@@ -15,6 +15,7 @@ Json = dict[str, Any]
 _BUILT_IN = re.compile(r"amq\.")
 _MOST = 60
 _REMEMBERED = 20.0
+_FAREWELL = 3.0
 
 
 class Stage:
@@ -130,10 +131,18 @@ class Stage:
                 }
                 found[item.queue, node] = entry
         queues = {queue.name for queue in observed.queues}
-        for queue, node in self.traffic.deliveries:
-            # What got something from a queue, or still does.
-            if queue in queues and alive.get(node, False) and (queue, node) not in found:
-                found[queue, node] = {"node": node, "queue": queue, "prefetch": None, "unacked": None}
+        recently = time.monotonic() - _FAREWELL
+        for (queue, node), delivered in self.traffic.deliveries.items():
+            # What got something from a queue: as long as it runs, and a moment longer, so that it is seen to get it.
+            running = alive.get(node, False)
+            if queue in queues and (running or delivered > recently) and (queue, node) not in found:
+                found[queue, node] = {
+                    "node": node,
+                    "queue": queue,
+                    "prefetch": None,
+                    "unacked": None,
+                    "gone": not running,
+                }
         self._guess(alive, found)
         return [found[key] for key in sorted(found)]
 

@@ -116,8 +116,7 @@ MEASURE_PRECISION = Script(
 OPEN_TICKET = Script("reliability/priorities/open_ticket.py", queue="priorities.tickets.quorum")
 ANSWER_TICKETS = Script(
     "reliability/priorities/answer_tickets.py",
-    queue="priorities.tickets.quorum",
-    options=("--queue", "quorum"),
+    queue="priorities.tickets.classic",
     dead_letters="priorities.tickets.dead_letters",
 )
 COMPARE_QUEUES = Script("reliability/priorities/compare_queues.py")
@@ -162,6 +161,12 @@ STOMP_COOK = Script("protocols/stomp/cook.py", queue="stomp.orders")
 STOMP_ORDER_AMQP = Script("protocols/stomp/order_amqp.py", queue="stomp.orders")
 STOMP_COOK_AMQP = Script("protocols/stomp/cook_amqp.py", queue="stomp.orders")
 CORRECT_AMQP = Script("protocols/mqtt/correct_amqp.py", queue="mqtt.readings", options=("cellar", "1"))
+
+MEASURE = Script("reliability/back_pressure/measure.py", queue="back_pressure.readings", options=("readings",))
+STORE = Script("reliability/back_pressure/store.py", queue="back_pressure.readings", options=("readings",))
+FLOOD = Script("reliability/back_pressure/flood.py", queue="back_pressure.newest", options=("--seconds=0.1",))
+COMPARE_LIMITS = Script("reliability/back_pressure/compare_limits.py", queue="back_pressure.readings")
+COMPARE_PREFETCHES = Script("reliability/back_pressure/compare_prefetch.py")
 
 SENDERS = [
     SEND,
@@ -211,19 +216,24 @@ OTHERS = [
     RECEIVE_ORDERS,
     SEND_MOVEMENTS,
     BOOK,
+    MEASURE,
+    STORE,
+    FLOOD,
+    COMPARE_LIMITS,
     RPC_SERVER,
     *STREAMS,
 ]
-SCRIPTS = [*SENDERS, *RECEIVERS, *OTHERS, *NEW_STREAMS, TRY_PATTERN, ANSWERS, COMPARE_STRATEGIES, RPC_CLIENT]
 SCRIPTS = [
     *SENDERS,
     *RECEIVERS,
     *OTHERS,
+    *NEW_STREAMS,
     TRY_PATTERN,
     ANSWERS,
     COMPARE_STRATEGIES,
     COMPARE_QUEUES,
     COMPARE_PREFETCH,
+    COMPARE_PREFETCHES,
     RPC_CLIENT,
     DISPLAY_AMQP,
     CORRECT_AMQP,

@@ -15,6 +15,8 @@ const page = {
 };
 const details = $("details");
 const stage = new Stage($("stage"), showDetails, () => (details.hidden = true));
+// For those who film it, frame by frame.
+$("stage").stage = stage;
 const terminals = new Terminals($("terminals"), act);
 const charts = new Charts($("rates"), $("depths"), $("depth-legend"));
 

@@ -89,10 +89,11 @@ export class Stage {
       });
     }
     for (const it of this.data.consumers) {
-      const facts = it.script ? [it.script] : [];
+      const facts = [];
       if (it.prefetch !== null) facts.push(it.prefetch ? `prefetch ${it.prefetch}` : "no prefetch");
       if (it.unacked) facts.push(`${it.unacked} unacked`);
-      add(`k:${it.node}`, "consumer", it.label, { sub: facts.join(" · ") || "consumer" });
+      if (it.script) facts.push(it.script);
+      add(`k:${it.node}`, "consumer", it.label, { sub: facts.join(" · ") || "consumer", gone: it.gone });
     }
     for (const [id, it] of this.extra) {
       if (nodes.has(id) || it.until < performance.now()) this.extra.delete(id);
@@ -241,7 +242,7 @@ export class Stage {
       group.dataset.ready = node.count ?? "";
     }
     parts.push(element("text", { x: inset, y: node.sub ? 19 : 27 }, cut(node.label, room / 7.9)));
-    if (node.sub) parts.push(element("text", { class: "sub", x: inset, y: 35 }, cut(node.sub, room / 6.8)));
+    if (node.sub) parts.push(element("text", { class: "sub", x: inset, y: 35 }, end(node.sub, room / 6.8)));
     group.replaceChildren(...parts);
   }
 
@@ -409,6 +410,8 @@ export class Stage {
     } else if (move.kind === "deliver") {
       const there = dot(ways[0], Math.max(this.clock, arrival(move.queue)), "delivered");
       this.arrivals.set(`|${move.queue}`, there);
+      // It may come back, and go to another.
+      this.arrivals.set(`${move.id}|${move.queue}`, there);
     } else if (ways.length) {
       const held = this.arrivals.get(`|${move.queue}`) ?? 0;
       this.arrivals.set(`${move.id}|${move.target}`, dot(ways[0], Math.max(this.clock, held, arrival(move.queue)), "dead"));
@@ -432,8 +435,12 @@ export class Stage {
   advance(now) {
     const passed = Math.min(100, now - this.last);
     this.last = now;
-    if (this.frozen || this.held) return;
-    this.clock += passed * this.speed;
+    if (!this.frozen && !this.held) this.tick(passed * this.speed);
+  }
+
+  /** Let some milliseconds pass for the dots. */
+  tick(passed) {
+    this.clock += passed;
     if (this.dots.length) this.dots = this.dots.filter((dot) => this.move(dot));
   }
 
@@ -455,6 +462,8 @@ export class Stage {
       return true;
     }
     const edge = this.edges.get(`${dot.way[leg]}|${dot.way[leg + 1]}`);
+    // Its end may be gone already.
+    dot.shape.style.display = edge ? "" : "none";
     if (edge) {
       edge.length ||= edge.path.getTotalLength();
       const point = edge.path.getPointAtLength(edge.length * part);
@@ -535,6 +544,10 @@ function cut(text, most) {
   if (text.length <= room) return text;
   const tail = Math.floor((room - 1) * 0.6);
   return `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
+
+function end(text, most) {
+  return text.length <= most ? text : `${text.slice(0, Math.max(3, Math.floor(most) - 1))}…`;
 }
 
 function joined(a, b) {

@@ -83,7 +83,10 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--from", dest="start", type=place.parse, default=place.Place("first"), metavar="PLACE")
+    where = "first, last, next, an offset, or how long ago (5m); first by default"
+    parser.add_argument(
+        "--from", dest="start", type=place.parse, default=place.Place("first"), metavar="PLACE", help=where
+    )
     parser.add_argument("--name", type=sale.till_name, metavar="NAME", help="RabbitMQ keeps your place")
     parser.add_argument(
         "--store-every", type=console.whole(1, 1_000_000), default=10, metavar="N", help="10 by default"

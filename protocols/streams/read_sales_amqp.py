@@ -16,7 +16,10 @@ from common.messages import Message
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--from", dest="start", type=place.parse, default=place.Place("first"), metavar="PLACE")
+    where = "first, last, next, an offset, or how long ago (5m); first by default"
+    parser.add_argument(
+        "--from", dest="start", type=place.parse, default=place.Place("first"), metavar="PLACE", help=where
+    )
     start = parser.parse_args().start
     arguments = {"x-stream-offset": start.text if start.offset is None else start.offset}
 

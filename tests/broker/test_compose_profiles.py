@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import httpx
 import pytest
 
 from broker.compose import Compose, ComposeFailure
@@ -93,7 +94,7 @@ def project() -> Iterator[Project]:
     if not compose.has_image():
         pytest.skip("the image of docker-compose.yml is not on this machine")
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    names = sorted(set(re.findall(r"\$\{(RABBITMQ_\w*PORT)", text)))
+    names = sorted(set(re.findall(r"\$\{(\w+PORT)", text)))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "AMQP_"))}
     made = Project(
         kept
@@ -136,7 +137,8 @@ def test_every_port_is_on_loopback_and_every_service_has_a_health_check() -> Non
         check=True,
     )
     services = json.loads(config.stdout)["services"]
-    assert {"rabbitmq", "rabbitmq-1", "rabbitmq-2", "rabbitmq-3", "worker", "new-task"} <= set(services)
+    known = {"rabbitmq", "rabbitmq-1", "rabbitmq-2", "rabbitmq-3", "worker", "new-task", "playground"}
+    assert known <= set(services)
     for name, service in services.items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
         assert service["healthcheck"]["test"], name
@@ -198,11 +200,25 @@ def test_a_cluster_that_loses_its_leader(project: Project, report: Report) -> No
     until(lambda: sorted(details(nodes[leader])["online"]) == sorted(nodes), 60, "it to be back")  # type: ignore[call-overload]
 
 
-def test_workers_and_producers_in_containers(project: Project) -> None:
+@pytest.fixture
+def python_image() -> None:
+    """Skip where the image of which ours is made is missing."""
     known = subprocess.run(["docker", "image", "inspect", PYTHON_IMAGE], capture_output=True, check=False, timeout=60)
     if known.returncode:
         pytest.skip(f"the image {PYTHON_IMAGE}, of which ours is made, is not on this machine")
-    project.run("--profile", "examples", "up", "-d", "--wait", "--scale", "worker=2", limit=500)
+
+
+def test_the_playground_in_a_container(project: Project, python_image: None) -> None:  # noqa: ARG001
+    project.run("--profile", "playground", "up", "-d", "--wait", "--build", limit=500)
+    port = project.port("PLAYGROUND_PORT")
+    with httpx.Client(base_url=f"http://localhost:{port}", trust_env=False) as client:
+        assert client.get("/").status_code == 200
+        # Anybody else's name for this machine is none of ours.
+        assert client.get("/", headers={"Host": f"rebound.example.com:{port}"}).status_code in (400, 403, 421)
+
+
+def test_workers_and_producers_in_containers(project: Project, python_image: None) -> None:  # noqa: ARG001
+    project.run("--profile", "examples", "up", "-d", "--wait", "--build", "--scale", "worker=2", limit=500)
 
     def said(service: str) -> str:
         return project.run("logs", "--no-log-prefix", service)

@@ -86,12 +86,27 @@ def test_logs(place: Place) -> None:
     assert "started TCP listener" in output
 
 
+def test_ctl(place: Place) -> None:
+    code, output, errors = place.run("ctl", "eval", "1 + 1.")
+    assert (code, output, errors) == (0, "2\n", "")
+    code, _, errors = place.run("ctl", "sing")
+    assert code == ExitCode.UNAVAILABLE
+    assert errors.startswith("error: rabbitmqctl sing failed: ")
+    assert errors.count("\n") == 1
+    code, _, errors = place.run("ctl")
+    assert code == ExitCode.USAGE
+    assert errors.count("\n") == 1
+
+
 def test_a_broker_that_was_there_before_is_used_and_left_alone(place: Place, tmp_path: Path) -> None:
     visitor = replace(place, directory=tmp_path)
     assert visitor.run("up")[0] == 0
     code, output, _ = visitor.run("status")
     assert code == 0
     assert "a broker that was not started from here" in output
+    code, _, errors = visitor.run("ctl", "list_vhosts")
+    assert code == ExitCode.UNAVAILABLE
+    assert errors == "error: no broker was started from here; run rabbitmqctl on the machine of yours\n"
     code, output, _ = visitor.run("down")
     assert (code, output) == (0, "nothing to stop: no broker was started from here\n")
     connect("test", place.settings).close()

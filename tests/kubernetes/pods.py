@@ -94,6 +94,8 @@ class Cluster:
             "--cap-drop=ALL",
             "--security-opt=no-new-privileges",
             f"--memory={memory}",
+            # Something else is process 1.
+            *(["--init"] if pod.get("shareProcessNamespace") else []),
         ]
         for variable in container.get("env", []):
             options += ["--env", f"{variable['name']}={self._value(variable, container, name)}"]

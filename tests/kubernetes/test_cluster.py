@@ -189,7 +189,9 @@ def test_a_rolling_restart(nodes: list[dict[str, Any]], report: Report) -> None:
 def test_workers_come_and_go_in_mid_work(cluster: str) -> None:
     assert cluster
     worker = "deployment/work-queue-worker"
-    kubectl("create", "job", "tasks-of-a-test", "--from=cronjob/work-queue-new-task")
+    job = f"tasks-{uuid.uuid4().hex[:6]}"
+    kubectl("create", "job", job, "--from=cronjob/work-queue-new-task")
+    kubectl("wait", f"job/{job}", "--for=condition=complete", "--timeout=120s", limit=150)
     kubectl("scale", worker, "--replicas=5")
     kubectl("rollout", "status", worker, "--timeout=300s", limit=330)
     kubectl("scale", worker, "--replicas=1")

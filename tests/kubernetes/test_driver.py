@@ -237,6 +237,7 @@ def waiting(reason: str, message: str, **last: Any) -> dict[str, Any]:
     ("trouble", "words"),
     [
         (waiting("ErrImageNeverPull", "not here"), "(ErrImageNeverPull: not here)"),
+        (waiting("ImagePullBackOff", "not found"), "(ErrImagePull: not found, after 3 s)"),
         (
             WAITING
             | {

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from playwright.sync_api import sync_playwright
 from websockets.sync.client import ClientConnection, connect
 
 from common.config import Settings
+from common.errors import Unsupported
 from common.management import Management
+from playground import pictures
 from playground.identity import MARK, Identity
 from playground.leftovers import marked
-from tests.support.process import ROOT, Script, wait_until
+from tests.support.process import Script, wait_until
 
 LIMIT = 60.0
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 class Playground:
@@ -140,18 +131,17 @@ def playground(configured: Settings, reachable: tuple[int, int, int] | str) -> I
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where Chromium is; without it, the test is skipped."""
-    found = next((path for path in CHROMIUM if Path(path).is_file()), None) or shutil.which("chromium")
-    if found is None:
-        pytest.skip("no Chromium is installed (Debian, Ubuntu: apt-get install chromium)")
-    return found
+    try:
+        return pictures.chromium()
+    except Unsupported as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
     """A real Chromium, driven by Playwright."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=pictures.ARGUMENTS)
         yield browser
         browser.close()
 
@@ -168,9 +158,3 @@ def tab(browser: Any) -> Iterator[Any]:
     yield page
     context.close()
     assert errors == []
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """The repository."""
-    return ROOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections import Counter
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -187,7 +187,11 @@ def test_the_urgent_ones_first_or_in_a_share(
 def test_who_is_always_second_starves(environ: dict[str, str], broker_version: tuple[int, ...]) -> None:
     classic, quorum, two = normal_ones(run("compare_queues.py", "--no-end", "--answer", "240", environ=environ))
     assert classic == 0
-    assert quorum == (0 if broker_version >= STRICT else 90)
+    if broker_version >= STRICT:
+        assert quorum == 0
+    else:
+        # All there are, or a third of what was answered.
+        assert quorum == (90 if broker_version < TWO_LEVELS else pytest.approx(80, abs=4))
     # It would be 80; a slow machine does not fill up in time what we hold.
     assert two >= 30
 
@@ -263,19 +267,11 @@ def test_a_message_that_is_given_back_keeps_its_priority(
 
 
 def test_an_expired_message_is_only_looked_at_in_its_turn(channel: BlockingChannel) -> None:
-    """In a classic queue. It is neither delivered nor gone."""
-    put(channel, CLASSIC, b"low", properties=BasicProperties(priority=0, expiration="1"))
+    """In a classic queue. Until then it is neither delivered nor gone."""
     put(channel, CLASSIC, b"high", properties=BasicProperties(priority=9))
-    put(channel, CLASSIC, b"high and expired", properties=BasicProperties(priority=9, expiration="1"))
-    method, _properties, body = channel.basic_get(CLASSIC)
-    assert method is not None
-    assert body == b"high"
-    channel.basic_ack(method.delivery_tag)
-    died = Counter(body for _properties, body in dead(channel, 2))
-    assert died == {b"low": 1, b"high and expired": 1}
-
-
-def dead(channel: BlockingChannel, count: int) -> list[tuple[BasicProperties, bytes]]:
-    """The dead letters, once there are ``count`` of them."""
-    wait_until(lambda: channel.basic_get(CLASSIC)[0] is None and depth(channel, DEAD) == count)
-    return drain(channel, DEAD, count)
+    put(channel, CLASSIC, b"low", properties=BasicProperties(priority=0, expiration="1"))
+    put(channel, CLASSIC, b"low, later", properties=BasicProperties(priority=0))
+    time.sleep(0.2)  # its millisecond is over
+    assert (depth(channel, CLASSIC), depth(channel, DEAD)) == (3, 0)
+    assert [body for _properties, body in drain(channel, CLASSIC, 2)] == [b"high", b"low, later"]
+    assert [body for _properties, body in drain(channel, DEAD, 1)] == [b"low"]

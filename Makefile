@@ -6,7 +6,7 @@ OWN := $(foreach name,$(patsubst %/,%,$(EXAMPLE)),$(wildcard $(name)/requirement
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench broker broker-down k8s k8s-status k8s-down install lint clean
+.PHONY: help demo playground test bench broker broker-down k8s k8s-status k8s-down install lint clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ help: ## explain the commands
 demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the examples, or one of them
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m tour $(EXAMPLE)
+
+playground: .venv/.playground ## watch the examples' messages move, on a web page of this machine's own
+	@$(BIN)/python -m broker up
+	@$(BIN)/python -m playground
 
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
@@ -64,10 +68,15 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@mkdir -p $(@D)
 	@touch $@
 
-.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */*/requirements.txt) pyproject.toml | .venv/bin/pip
+.venv/.playground: playground/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
+	@echo 'installing the requirements of the playground'
+	@$(call pip,requirements.txt -r playground/requirements.txt)
+	@touch .venv/.runtime $@
+
+.venv/.installed: requirements-dev.txt requirements.txt $(wildcard */requirements.txt */*/requirements.txt) pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and the tools for tests'
 	@$(call pip,requirements-dev.txt)
-	@touch .venv/.runtime $@
+	@touch .venv/.runtime .venv/.playground $@
 
 pip = $(BIN)/python -m pip install --disable-pip-version-check -r $(1) > .venv/pip.log 2>&1 \
 	|| { echo 'error: the requirements could not be installed (no network?); see .venv/pip.log' >&2; exit 1; }

@@ -22,7 +22,13 @@ from common.management import Management
 ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"build", "dist", "node_modules", "venv"}
 # What each package may import of ours, besides itself.
-ALLOWED = {"common": set(), "broker": {"common"}, "tour": {"common", "broker"}, "deploy": {"common"}}
+ALLOWED = {
+    "common": set(),
+    "broker": {"common"},
+    "tour": {"common", "broker"},
+    "playground": {"common", "tour"},
+    "deploy": {"common"},
+}
 # What requirements.txt installs, by the names of its modules.
 EVERYWHERE = {"pika", "dotenv", "tenacity", "httpx", "rich", "markdown_it", "filelock", "psutil", "sqlalchemy"}
 

@@ -156,6 +156,12 @@ NEW_STREAMS = [
     Script("protocols/streams/record_partitioned.py", options=("north",)),
     Script("protocols/streams/read_partitioned.py"),
 ]
+DISPLAY_AMQP = Script("protocols/mqtt/display_amqp.py", queue="mqtt.readings")
+STOMP_ORDER = Script("protocols/stomp/order.py", queue="stomp.orders", options=("Pizza",))
+STOMP_COOK = Script("protocols/stomp/cook.py", queue="stomp.orders")
+STOMP_ORDER_AMQP = Script("protocols/stomp/order_amqp.py", queue="stomp.orders")
+STOMP_COOK_AMQP = Script("protocols/stomp/cook_amqp.py", queue="stomp.orders")
+CORRECT_AMQP = Script("protocols/mqtt/correct_amqp.py", queue="mqtt.readings", options=("cellar", "1"))
 
 SENDERS = [
     SEND,
@@ -170,6 +176,7 @@ SENDERS = [
     REMIND,
     REMIND_NAIVE,
     OPEN_TICKET,
+    STOMP_ORDER_AMQP,
 ]
 RECEIVERS = [
     RECEIVE,
@@ -184,6 +191,7 @@ RECEIVERS = [
     PAY,
     RECEIVE_REMINDERS,
     ANSWER_TICKETS,
+    STOMP_COOK_AMQP,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
@@ -217,6 +225,10 @@ SCRIPTS = [
     COMPARE_QUEUES,
     COMPARE_PREFETCH,
     RPC_CLIENT,
+    DISPLAY_AMQP,
+    CORRECT_AMQP,
+    STOMP_ORDER,
+    STOMP_COOK,
 ]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)

@@ -1,0 +1,68 @@
+"""Serve the playground: one page on which the real examples run, and their real messages can be watched.
+
+It listens on this machine only (127.0.0.1). Each visitor has a virtual host of its own, which is deleted afterwards.
+Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+
+from common import console
+from common.config import Settings
+from playground.leftovers import sweep
+from playground.server import listen, serve
+from playground.session import Limits, Surroundings
+from tour.player import OWN_BROKER, ROOT
+
+
+def main() -> None:
+    limits = Limits()
+    parser = console.parser(__doc__)
+    parser.prog = "python -m playground"
+    parser.add_argument("--port", type=console.whole(0, 65535), default=8080, help="8080 by default; 0: any free one")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
+    parser.add_argument(
+        "--sessions", type=console.whole(1, 100), default=limits.sessions, metavar="N", help="visitors at once"
+    )
+    parser.add_argument(
+        "--linger",
+        type=console.seconds,
+        default=limits.linger,
+        metavar="S",
+        help="seconds that a session is kept when its page is closed, 60 by default",
+    )
+    parser.add_argument(
+        "--pause",
+        type=console.seconds,
+        default=limits.pause,
+        metavar="S",
+        help=f"seconds between the steps of “Play all”, {limits.pause:g} by default",
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, metavar="FOLDER", help="where the examples are")
+    parser.add_argument(
+        "--own-broker",
+        action="store_true",
+        default=os.environ.get(OWN_BROKER, "") not in ("", "0"),
+        help=f"let readers restart RabbitMQ ({OWN_BROKER}=1); it must be one that `python -m broker up` has started",
+    )
+    arguments = parser.parse_args()
+    settings = Settings.load()
+    listener = listen(arguments.port)
+    for name in sweep(settings):
+        console.say(f" [!] Removed {name}, which a playground that was killed had left")
+    limits = replace(limits, sessions=arguments.sessions, linger=max(0.5, arguments.linger), pause=arguments.pause)
+
+    def ready(url: str) -> None:
+        console.say(f" [*] The playground is at {url} . To exit press CTRL+C")
+        if not arguments.no_browser:
+            webbrowser.open(url)
+
+    serve(listener, Surroundings(settings, arguments.root.resolve(), Path(), limits, arguments.own_broker), ready)
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,68 @@
+"""What a server that was killed has left behind: processes, virtual hosts, users. Found by name, and removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import psutil
+
+from common.config import Settings
+from common.management import Management, NotFound
+from playground.identity import MARK, Identity
+
+# Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.
+_TIMEOUT = 60.0
+_LIMIT = 10.0
+
+
+def marked(variable: str, wanted: Callable[[str], bool]) -> Iterator[psutil.Process]:
+    """The processes of this user whose environment has ``variable`` with a value that is ``wanted``; not this one."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            value = process.environ().get(variable) if process.pid != os.getpid() else None
+            if value is not None and wanted(value):
+                yield process
+
+
+def kill(wanted: Callable[[str], bool]) -> int:
+    """Kill the processes whose mark is ``wanted``, until none is left; return how many there were."""
+    count = 0
+    deadline = time.monotonic() + _LIMIT
+    while found := list(marked(MARK, wanted)):
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        count += len(found)
+        # One may have started another in the meantime: look again.
+        _, alive = psutil.wait_procs(found, timeout=1.0)
+        if alive and time.monotonic() > deadline:
+            break
+    return count
+
+
+def sweep(settings: Settings) -> list[str]:
+    """Remove what dead servers of this machine have left; return the names of the virtual hosts that went.
+
+    Raises a ManagementFailure if the management API cannot be reached or refuses.
+    """
+    kill(_dead)
+    gone = []
+    with Management(settings, timeout=_TIMEOUT) as api:
+        for vhost in api.vhosts():
+            if _dead(vhost.name):
+                with suppress(NotFound):
+                    api.delete_vhost(vhost.name)
+                gone.append(vhost.name)
+        for user in api.request("GET", "users"):
+            if _dead(user["name"]):
+                with suppress(NotFound):
+                    api.delete_user(user["name"])
+    return gone
+
+
+def _dead(name: str) -> bool:
+    identity = Identity.of(name)
+    return identity is not None and identity.dead

@@ -1,0 +1,98 @@
+"""Plays a step of a README in the terminals of a session.
+
+More patient than the tour, which checks: the reader has a hand in it, may have killed a worker or started another.
+A step that comes out otherwise than the README says is told, and the next one can be played all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from playground.terminals import Terminal, ended
+from tour.scenario import Block, Command, Exit, Key, Output, Press
+
+_REAP = 15.0
+
+
+class Stage(Protocol):
+    """What a step needs of its session."""
+
+    def terminal(self, station: str | None) -> Terminal:
+        """The README's terminal of this name, or a fresh one. Raises Busy."""
+
+    async def launch(self, terminal: Terminal, command: str) -> None:
+        """Run a README's command in it. Raises a Failure."""
+
+
+Play = Callable[[Stage, Block], Awaitable[str]]
+
+
+async def play(stage: Stage, block: Block) -> str:
+    """Play one block; return what was otherwise than the README says, in a sentence, or nothing.
+
+    Raises a Failure if a command cannot be run.
+    """
+    terminal = stage.terminal(block.terminal)
+    pressed = False
+    exited = False
+    for action in block.actions:
+        told = ""
+        match action:
+            case Command(_, text):
+                if terminal.running and not await _returned(terminal, block.limit):
+                    return f"{terminal.title} is still busy; stop it, and play the step again"
+                await stage.launch(terminal, text)
+                pressed = exited = False
+            case Output():
+                told = await _expect(terminal, action, block.limit)
+            case Press(_, key):
+                pressed = True
+                if terminal.running:
+                    terminal.quit() if key is Key.QUIT else terminal.interrupt()
+            case Exit(_, code):
+                exited = True
+                told = await _exit(terminal, code, block.limit)
+        if told:
+            return told
+    if exited:
+        return ""
+    if block.terminal is None:
+        return await _exit(terminal, 0, block.limit)
+    if pressed and not await _returned(terminal, block.limit):
+        return f"{terminal.title} did not end within {block.limit:g} s"
+    return ""
+
+
+async def _expect(terminal: Terminal, output: Output, limit: float) -> str:
+    deadline = time.monotonic() + limit
+    while True:
+        while terminal.unread:
+            if output.matches(terminal.unread.popleft()):
+                return ""
+        if not terminal.running:
+            how = ended(terminal.code) if terminal.code is not None else "(nothing runs in it)"
+            return f"{terminal.title} ended {how} without the line: {output.text.strip()}"
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return f"{terminal.title} did not print within {limit:g} s: {output.text.strip()}"
+        await terminal.news(left)
+
+
+async def _exit(terminal: Terminal, wanted: int, limit: float) -> str:
+    if not await _returned(terminal, limit):
+        return f"{terminal.title} did not end within {limit:g} s"
+    if terminal.code not in (wanted, None):
+        return f"{terminal.title} {ended(terminal.code)}, where the README has exit code {wanted}"
+    return ""
+
+
+async def _returned(terminal: Terminal, limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    while terminal.running:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        await terminal.news(left)
+    return True

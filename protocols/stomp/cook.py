@@ -1,0 +1,74 @@
+"""Cook what is ordered, with STOMP, until Ctrl-C, and announce what is ready. Its pairs are order.py and the screen.
+
+python protocols/stomp/cook.py
+python protocols/stomp/cook.py --seconds 0     a very fast cook
+
+What cannot be cooked goes to the dead letters.
+"""
+
+import time
+
+import client
+import topology
+
+from common import console
+from common.config import Settings
+from common.connection import connect
+from common.errors import BadMessage
+from common.messages import BasicProperties, Message
+from common.optional import packages_for
+
+with packages_for(__file__):
+    from stomp.utils import Frame
+
+
+def cook(link: client.Link, order: Frame, seconds: float) -> None:
+    """Do one order, then tell that it is ready and acknowledge it, both or neither."""
+    told = order.headers
+    properties = BasicProperties(content_type=told.get("content-type"))  # type: ignore[no-untyped-call]
+    try:
+        dish = Message(client.body_of(order), properties, "", "").text()
+    except BadMessage as failure:
+        console.warn(f"rejected: {failure}")
+        # requeue is RabbitMQ's own: without it the order would come back at once.
+        link.stomp.nack(told["ack"], requeue="false")
+        return
+    console.say(f" [x] Cooking {dish!r} for table {told.get('table', 'unknown')}")
+    time.sleep(seconds)
+    transaction = link.stomp.begin()
+    ready = f"{dish} for table {told.get('table', 'unknown')} is ready"
+    link.stomp.send(topology.READY, ready.encode(), "text/plain", transaction=transaction)
+    link.stomp.ack(told["ack"], transaction=transaction)
+    link.stomp.commit(transaction)
+
+
+def main() -> None:
+    parser = console.parser(__doc__)
+    parser.add_argument(
+        "--seconds", type=console.seconds, default=0.5, metavar="S", help="for each dish, 0.5 by default"
+    )
+    parser.add_argument("--destination", default=topology.ORDERS, metavar="WHERE", help="where the orders are")
+    arguments = parser.parse_args()
+    settings = Settings.load()
+
+    def session() -> None:
+        with connect("stomp/cook.py", settings) as connection:
+            topology.declare(connection.channel())
+        with client.connected(settings) as link:
+            link.stomp.subscribe(
+                arguments.destination,
+                id="orders",
+                # Each one by itself, when we say so. Without it, RabbitMQ forgets an order as soon as it is sent.
+                ack="client-individual",
+                headers={"prefetch-count": "10", "receipt": link.receipt()},
+            )
+            link.wait_for_receipts()
+            console.say(" [*] Waiting for orders. To exit press CTRL+C")
+            while True:
+                cook(link, link.next_message(), arguments.seconds)
+
+    client.persistently(settings, session)
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,176 @@
+"""A real server of the playground on a free port, and a real Chromium to look at it, where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from common.config import Settings
+from common.management import Management
+from playground.identity import MARK, Identity
+from playground.leftovers import marked
+from tests.support.process import ROOT, Script, wait_until
+
+LIMIT = 60.0
+CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Playground:
+    """A running server: its address, what belongs to it, and a WebSocket client that speaks as the page does."""
+
+    def __init__(self, script: Script, url: str, configured: Settings) -> None:
+        self.script, self.url, self.configured = script, url, configured
+        process = psutil.Process(script.pid)
+        self.name = str(Identity(Identity.own().host, script.pid, round(process.create_time() * 1000)))
+
+    @property
+    def host(self) -> str:
+        """Its address without the scheme."""
+        return self.url.removeprefix("http://")
+
+    def vhosts(self) -> list[str]:
+        """The virtual hosts that its sessions have made."""
+        with Management(self.configured) as api:
+            return [item.name for item in api.vhosts() if item.name.startswith(f"{self.name}.")]
+
+    def tracing(self) -> bool:
+        """Whether the firehose of any of them is on."""
+        with Management(self.configured) as api:
+            return any(item.tracing for item in api.vhosts() if item.name.startswith(f"{self.name}."))
+
+    def users(self) -> list[str]:
+        """The users that its sessions have made."""
+        with Management(self.configured) as api:
+            return [item["name"] for item in api.request("GET", "users") if item["name"].startswith(f"{self.name}.")]
+
+    def children(self) -> list[int]:
+        """The processes that its sessions have started."""
+        return [process.pid for process in marked(MARK, lambda value: value == self.name)]
+
+    def left(self) -> tuple[list[str], list[str], list[int]]:
+        """All that is to be gone when it has ended."""
+        return self.vhosts(), self.users(), self.children()
+
+    def open(self, example: str) -> str:
+        """A new session's name."""
+        answer = httpx.post(
+            f"{self.url}/api/sessions", json={"example": example}, headers={"Origin": self.url}, timeout=LIMIT
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["session"])
+
+    @contextmanager
+    def look(self, session: str) -> Iterator[Page]:
+        """Look at a session, as a page does."""
+        with connect(
+            f"ws://{self.host}/ws?session={session}",
+            origin=self.url,
+            max_size=None,
+            open_timeout=LIMIT,  # type: ignore[arg-type]
+        ) as socket:
+            yield Page(socket)
+
+
+class Page:
+    """The other end of a page's WebSocket, without the page."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    def send(self, **request: Any) -> None:
+        """Ask for something."""
+        self.socket.send(json.dumps(request))
+
+    def until(self, condition: Callable[[dict[str, Any]], bool], limit: float = LIMIT) -> dict[str, Any]:
+        """The next message that fulfils ``condition``."""
+        while True:
+            message: dict[str, Any] = json.loads(self.socket.recv(limit))
+            if condition(message):
+                return message
+
+    def notice(self) -> str:
+        """The next refusal."""
+        return str(self.until(lambda message: message["type"] == "notice")["text"])
+
+
+@contextmanager
+def serving(configured: Settings, *options: str, environ: dict[str, str] | None = None) -> Iterator[Playground]:
+    """A server, stopped at the end as Ctrl-C does; whatever it leaves behind then is an error."""
+    environ = {**os.environ, **(environ or {})}
+    with Script("-m", "playground", "--port", "0", "--no-browser", *options, environ=environ) as script:
+        url = script.expect(r"http://127\.0\.0\.1:\d+", LIMIT)[0]
+        playground = Playground(script, url, configured)
+        try:
+            yield playground
+        finally:
+            if script.code is None:
+                script.interrupt()
+                assert script.wait(LIMIT) == 0, script.lines
+            wait_until(lambda: playground.left() == ([], [], []), LIMIT)
+
+
+@pytest.fixture(scope="module")
+def playground(configured: Settings, reachable: tuple[int, int, int] | str) -> Iterator[Playground]:
+    """A server for the tests of one file."""
+    if isinstance(reachable, str):
+        pytest.fail(reachable, pytrace=False)
+    with serving(configured, "--linger", "2", "--pause", "0.05") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is; without it, the test is skipped."""
+    found = next((path for path in CHROMIUM if Path(path).is_file()), None) or shutil.which("chromium")
+    if found is None:
+        pytest.skip("no Chromium is installed (Debian, Ubuntu: apt-get install chromium)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    """A real Chromium, driven by Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A page of the browser. An error of its scripts, or a refusal of its content policy, fails the test."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(LIMIT * 1000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if "Policy" in message.text else None)
+    yield page
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT

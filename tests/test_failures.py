@@ -161,6 +161,8 @@ STOMP_COOK = Script("protocols/stomp/cook.py", queue="stomp.orders")
 STOMP_ORDER_AMQP = Script("protocols/stomp/order_amqp.py", queue="stomp.orders")
 STOMP_COOK_AMQP = Script("protocols/stomp/cook_amqp.py", queue="stomp.orders")
 CORRECT_AMQP = Script("protocols/mqtt/correct_amqp.py", queue="mqtt.readings", options=("cellar", "1"))
+ASYNCIO_NEW_TASK = Script("protocols/asyncio_client/new_task.py", queue="work_queue.tasks")
+ASYNCIO_WORKER = Script("protocols/asyncio_client/worker.py", queue="work_queue.tasks")
 
 MEASURE = Script("reliability/back_pressure/measure.py", queue="back_pressure.readings", options=("readings",))
 STORE = Script("reliability/back_pressure/store.py", queue="back_pressure.readings", options=("readings",))
@@ -182,6 +184,7 @@ SENDERS = [
     REMIND_NAIVE,
     OPEN_TICKET,
     STOMP_ORDER_AMQP,
+    ASYNCIO_NEW_TASK,
 ]
 RECEIVERS = [
     RECEIVE,
@@ -197,6 +200,7 @@ RECEIVERS = [
     RECEIVE_REMINDERS,
     ANSWER_TICKETS,
     STOMP_COOK_AMQP,
+    ASYNCIO_WORKER,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.

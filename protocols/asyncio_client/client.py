@@ -1,0 +1,147 @@
+"""aio-pika with our settings, and what goes wrong there as one readable line."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from pika import exceptions as pika_exceptions
+
+from common import console
+from common.config import Address, Settings
+from common.connection import BrokerUnavailable, NotRouted, NotTaken, connect, explain, tls_context
+from common.errors import Failure
+from common.optional import packages_for
+
+with packages_for(__file__):
+    from aio_pika import connect_robust
+    from aio_pika.abc import AbstractRobustConnection
+    from aio_pika.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
+
+RECONNECT_SECONDS = 1.0
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run ``main(stop)`` in an event loop. SIGINT and SIGTERM set ``stop``; a second one leaves at once.
+
+    Raises what ``main`` raises; what aio-pika says is raised as a Failure.
+    """
+
+    async def begin() -> None:
+        stop = asyncio.Event()
+        # aio-pika would log what we tell.
+        for library in ("aio_pika", "aiormq"):
+            logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stopped() -> None:
+            if stop.is_set():
+                task.cancel()
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Windows cannot; there Ctrl-C cancels everything.
+            with suppress(NotImplementedError):
+                loop.add_signal_handler(number, stopped)
+        try:
+            await main(stop)
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        except (AMQPError, TimeoutError, asyncio.TimeoutError) as error:
+            raise told(error, Settings.load()) from None
+
+    asyncio.run(begin())
+
+
+@asynccontextmanager
+async def connected(
+    name: str, settings: Settings, stop: asyncio.Event, on_return: Callable[[], None] = lambda: None
+) -> AsyncIterator[AbstractRobustConnection]:
+    """A robust connection: aio-pika makes it again when it is lost, with its channels, queues and consumers.
+
+    The loss is told in one line, and ``on_return`` is called when all of it is there again. If that takes longer than
+    ``settings.reconnect_timeout`` seconds, the program ends with BrokerUnavailable: aio-pika itself would try for ever.
+    Raises a ConnectionFailure whose text is one readable line.
+    """
+    # aio-pika's errors tell little, so the course's own connection is asked first: it waits for a broker that is
+    # starting, says what is wrong with the settings, and knows which of several hosts answers.
+    where = await asyncio.to_thread(_who_answers, name, settings)
+    context = tls_context(settings)
+    connection = await connect_robust(
+        host=where.host,
+        port=where.port,
+        login=settings.user,
+        password=settings.password,
+        virtualhost=settings.vhost,
+        ssl=context is not None,
+        ssl_context=context,
+        timeout=settings.connect_timeout,
+        heartbeat=settings.heartbeat,
+        reconnect_interval=RECONNECT_SECONDS,
+        client_properties={"connection_name": name},
+    )
+    loop = asyncio.get_running_loop()
+    given_up: list[Failure] = []
+    alarm: list[asyncio.TimerHandle] = []
+    leaving = False
+
+    def give_up() -> None:
+        given_up.append(BrokerUnavailable(f"RabbitMQ at {where} did not come back in {settings.reconnect_timeout:g} s"))
+        stop.set()
+
+    def lost(_connection: object, _error: object) -> None:
+        # It is called for each attempt that fails as well.
+        if not leaving and not alarm:
+            console.warn(f"the connection to RabbitMQ at {where} broke; connecting again")
+            alarm.append(loop.call_later(settings.reconnect_timeout, give_up))
+
+    def returned(_connection: object) -> None:
+        while alarm:
+            alarm.pop().cancel()
+        on_return()
+
+    connection.close_callbacks.add(lost)
+    connection.reconnect_callbacks.add(returned)
+    try:
+        yield connection
+        if given_up:
+            raise given_up[0]
+    finally:
+        leaving = True
+        while alarm:
+            alarm.pop().cancel()
+        await connection.close()
+
+
+def _who_answers(name: str, settings: Settings) -> Address:
+    """The first address at which RabbitMQ lets us in. Raises a ConnectionFailure."""
+    failure: Failure | None = None
+    for address in settings.addresses:
+        try:
+            connect(name, Settings(**{**vars(settings), "addresses": (address,)})).close()
+        except Failure as error:
+            failure = failure or error
+        else:
+            return address
+    assert failure is not None
+    raise failure
+
+
+def told(error: BaseException, settings: Settings) -> Failure:
+    """One readable line for what aio-pika raised."""
+    match error:
+        case PublishError():
+            return NotRouted("RabbitMQ returned the message: no queue is bound for it")
+        case DeliveryError():
+            return NotTaken("RabbitMQ did not take the message: its queue is full, perhaps; try again later")
+        case ChannelClosed(args=(int(code), str(text), *_)):
+            return explain(pika_exceptions.ChannelClosedByBroker(code, text), settings)
+        case ChannelClosed(args=(str(text), *_)):
+            # The classes stand for the codes.
+            code = 406 if "PRECONDITION_FAILED" in text else 403 if "ACCESS_REFUSED" in text else 404
+            return explain(pika_exceptions.ChannelClosedByBroker(code, text), settings)
+        case TimeoutError() | asyncio.TimeoutError():
+            return NotTaken("RabbitMQ does not answer; is it in a memory or disk alarm?")
+    return BrokerUnavailable(f"the connection to RabbitMQ broke: {error}")

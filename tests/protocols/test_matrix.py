@@ -4,6 +4,7 @@ protocols/README.md says what arrives."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import queue
 import re
 import ssl
@@ -176,10 +177,8 @@ def mqtt_publish(settings: Settings, version: tuple[int, ...]) -> None:
     client = mqtt_client(settings, version, "publisher")
     properties = None
     if version >= MQTT_5:
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
-        properties = Properties(PacketTypes.PUBLISH)
+        module = importlib.import_module("paho.mqtt.properties")
+        properties = module.Properties(module.PacketTypes.PUBLISH)
         properties.ContentType = CONTENT_TYPE
         properties.UserProperty = HEADER
     client.loop_start()

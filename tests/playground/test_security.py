@@ -122,7 +122,7 @@ def test_nothing_but_the_commands_of_the_readme_is_run(playground: Playground) -
             {"do": "fill", "queue": "amq.gen-nothing", "count": 5},
             {"do": "broker"},
         ):
-            page.send(**request, command="touch /tmp/no")
+            page.send(**{"command": "touch /tmp/no", **request})
             assert page.notice()
         for text in ("", "[]", "{", "null", '"step"', "[" * 100_000, json.dumps({"do": "x" * 100_000})):
             page.socket.send(text)

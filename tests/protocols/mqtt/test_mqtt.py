@@ -257,7 +257,7 @@ def test_a_correction_that_is_none_is_told_and_dropped(environ: dict[str, str], 
         sensor.expect(r"Told to correct by \+2 °C")
         sensor.terminate()
         assert sensor.wait() == 0
-        assert sensor.lines[-1] == " [*] Switched off"
+        assert " [*] Switched off" in sensor.lines
 
 
 def test_a_session_is_for_one_at_a_time(environ: dict[str, str], broker_version: tuple[int, int, int]) -> None:

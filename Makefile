@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-EXAMPLE ?=
+# The first three, in the order of the map; all: every one.
+EXAMPLE ?= send_and_receive work_queue publish_subscribe
 # Where the examples that are named keep requirements of their own, if they do.
 OWN := $(foreach name,$(patsubst %/,%,$(EXAMPLE)),$(wildcard $(name)/requirements.txt */$(name)/requirements.txt))
 QUICK ?=
@@ -10,12 +11,12 @@ QUICK ?=
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  make demo EXAMPLE=work_queue   play one example'
+	@echo '  make demo EXAMPLE=work_queue   play one example (all: every one, which takes some minutes)'
 	@echo '  make k8s OVERLAY=production    three RabbitMQs and TLS (local: one, small); see kubernetes/README.md'
 
-demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the examples, or one of them
+demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the first three examples, or one of them
 	@$(BIN)/python -m broker up
-	@$(BIN)/python -m tour $(EXAMPLE)
+	@$(BIN)/python -m tour $(filter-out all,$(EXAMPLE))
 
 playground: .venv/.playground ## watch the examples' messages move, on a web page of this machine's own
 	@$(BIN)/python -m broker up

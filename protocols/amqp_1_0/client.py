@@ -18,9 +18,11 @@ from common.optional import packages_for
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import (
+        AMQPMessagingHandler,
         AmqpUri,
         Connection,
         Environment,
+        Event,
         PosixClientCert,
         PosixSslConfigurationContext,
         RecoveryConfiguration,
@@ -29,12 +31,44 @@ with packages_for(__file__):
     from rabbitmq_amqp_python_client.qpid.proton import ConnectionException, LinkException, ProtonException
 
 NEEDS = (4, 0)
+WATCH_SECONDS = 0.5
 
 
 class Disconnected(ConnectionFailure):
     """A connection that worked is lost."""
 
     transient = True
+
+
+class Watchful(AMQPMessagingHandler):
+    """A handler that ends a consumer's run(), with Disconnected, when connection or queue are gone.
+
+    Left alone, run() waits on for ever.
+    """
+
+    def on_link_opened(self, event: Event) -> None:
+        """The subscription is there."""
+        self._connection = event.connection
+        event.container.schedule(WATCH_SECONDS, self)
+
+    def on_timer_task(self, event: Event) -> None:
+        """Look whether there still is a connection."""
+        transport = self._connection.transport
+        if transport is None or transport.closed:
+            raise Disconnected("the AMQP 1.0 connection is lost")
+        event.container.schedule(WATCH_SECONDS, self)
+
+    def on_link_error(self, event: Event) -> None:
+        """RabbitMQ has ended the subscription, and says why."""
+        condition = event.link.remote_condition
+        if condition is not None and condition.name == "amqp:resource-deleted":
+            raise Disconnected(f"RabbitMQ has ended the subscription: {condition.description}")
+        raise ChannelFailure(f"RabbitMQ has refused the subscription: {condition}")
+
+
+def text_of(value: object) -> str | None:
+    """A symbol of AMQP 1.0 as a text; where there is none, this client says 'None'."""
+    return None if value is None or str(value) in ("", "None") else str(value)
 
 
 @contextmanager
@@ -57,8 +91,6 @@ def connected(name: str, settings: Settings) -> Iterator[Connection]:
             raise _declared_otherwise(name, settings) from None
         yield connection
     except LinkException as error:
-        if "resource-deleted" in str(error):
-            raise Disconnected("RabbitMQ has ended the subscription: its queue was deleted") from None
         raise ChannelFailure(f"RabbitMQ at {where} refused: {error}") from None
     except (ConnectionException, ProtonException, OSError) as error:
         raise Disconnected(f"the AMQP 1.0 connection to {where} is lost ({type(error).__name__})") from None

@@ -18,7 +18,6 @@ from common.optional import packages_for
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import (
         AddressHelper,
-        AMQPMessagingHandler,
         Event,
         OffsetSpecification,
         StreamConsumerOptions,
@@ -29,15 +28,17 @@ SQL_FILTERS = (4, 2)
 SQL_FILTER = "sql-filter"
 
 
-class Finder(AMQPMessagingHandler):
+class Finder(client.Watchful):
     """Called for each letter that RabbitMQ has found."""
 
+    understood = False
+
     def on_link_opened(self, event: Event) -> None:
+        super().on_link_opened(event)
         # What RabbitMQ does not understand it leaves out, and sends everything. Its answer tells what it took.
         taken = event.link.remote_source.filter
         taken.rewind()
-        if not (taken.next() and SQL_FILTER in taken.get_dict()):
-            raise BadMessage("RabbitMQ does not understand the condition; write it as in: sender = 'berta'")
+        self.understood = bool(taken.next()) and SQL_FILTER in taken.get_dict()
 
     def on_amqp_message(self, event: Event) -> None:
         letter = event.message
@@ -60,7 +61,10 @@ def main() -> None:
             filter_options=StreamFilterOptions(sql=arguments.condition),
         )
         address = AddressHelper.queue_address(topology.JOURNAL)
-        consumer = connection.consumer(address, message_handler=Finder(), consumer_options=options)
+        finder = Finder()
+        consumer = connection.consumer(address, message_handler=finder, consumer_options=options)
+        if not finder.understood:
+            raise BadMessage("RabbitMQ does not understand the condition; write it as in: sender = 'berta'")
         console.say(" [*] Looking. To exit press CTRL+C")
         consumer.run()
 

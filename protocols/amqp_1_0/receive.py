@@ -20,10 +20,10 @@ from common.messages import BasicProperties, Message
 from common.optional import packages_for
 
 with packages_for(__file__):
-    from rabbitmq_amqp_python_client import AddressHelper, AMQPMessagingHandler, Event
+    from rabbitmq_amqp_python_client import AddressHelper, Event
 
 
-class Reader(AMQPMessagingHandler):
+class Reader(client.Watchful):
     """Called for each letter."""
 
     def __init__(self, seconds: float) -> None:
@@ -52,7 +52,7 @@ class Reader(AMQPMessagingHandler):
 
     def _read(self, event: Event) -> None:
         letter = event.message
-        properties = BasicProperties(content_type=letter.content_type)  # type: ignore[no-untyped-call]
+        properties = BasicProperties(content_type=client.text_of(letter.content_type))  # type: ignore[no-untyped-call]
         try:
             text = Message(bytes(letter.body or b""), properties, "", "").text()
         except (BadMessage, TypeError, ValueError) as failure:
@@ -82,7 +82,6 @@ def main() -> None:
             consumer = connection.consumer(AddressHelper.queue_address(topology.QUEUE), message_handler=reader)
             console.say(" [*] Waiting for letters. To exit press CTRL+C")
             consumer.run()
-            raise client.Disconnected("the AMQP 1.0 connection is lost")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, reader.stop)

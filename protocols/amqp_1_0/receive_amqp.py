@@ -17,9 +17,8 @@ def read(message: Message) -> Outcome:
     """Say what has come, and with what."""
     told = message.properties
     lasting = "persistent" if told.delivery_mode == 2 else "transient"
-    console.say(
-        f" [x] Received {message.text()!r}: {lasting}, content type {told.content_type}, headers {told.headers}"
-    )
+    console.say(f" [x] Received {message.text()!r}")
+    console.say(f"     {lasting}, content type {told.content_type}, headers {told.headers}")
     return Outcome.ACK
 
 

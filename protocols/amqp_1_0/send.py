@@ -21,7 +21,7 @@ with packages_for(__file__):
     from rabbitmq_amqp_python_client.qpid.proton.utils import SendException
 
 
-def outcome(publisher: Publisher, text: str, sender: str) -> str:
+def outcome(publisher: Publisher, text: str, content_type: str, sender: str) -> str:
     """Publish one letter, and wait for what RabbitMQ says of it."""
     message = Message(
         messages.encode_text(text),
@@ -30,7 +30,7 @@ def outcome(publisher: Publisher, text: str, sender: str) -> str:
         # Since 4.2, RabbitMQ takes what does not say so for transient.
         durable=True,
         id=str(uuid.uuid4()),
-        content_type="text/plain",
+        content_type=content_type,
         application_properties={"sender": sender},
     )
     try:
@@ -46,6 +46,7 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the letter; - reads standard input")
     parser.add_argument("--from", dest="sender", default="anna", metavar="NAME", help="who sends it, anna by default")
+    parser.add_argument("--type", default="text/plain", help="the content type, text/plain by default")
     parser.add_argument("--count", type=console.whole(1, 100_000), default=1, metavar="N", help="post it N times")
     parser.add_argument("--key", default=topology.KEY, help="the routing key, letter by default")
     arguments = parser.parse_args()
@@ -55,7 +56,7 @@ def main() -> None:
 
     with client.connected("amqp_1_0/send.py", Settings.load()) as connection:
         publisher = connection.publisher(AddressHelper.exchange_address(topology.EXCHANGE, arguments.key))
-        outcomes = Counter(outcome(publisher, letter, arguments.sender) for letter in letters)
+        outcomes = Counter(outcome(publisher, letter, arguments.type, arguments.sender) for letter in letters)
     if accepted := outcomes["accepted"]:
         console.say(f" [x] Posted {text!r}" if count == 1 else f" [x] Posted {accepted} letters")
     if outcomes["released"]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from common.config import Settings
-from common.connection import connect
+from common.connection import connect, server_version
 from common.errors import ExitCode
 from common.management import Management
 
@@ -231,6 +231,23 @@ def declaring(client: str, settings: Settings) -> Iterator[Callable[..., object]
         yield lambda function, *names: asyncio.run(call(function, list(names)))
         return
     with connect("tests.architecture", settings) as connection:
+        if client == "rabbitmq_amqp_python_client":
+            library = pytest.importorskip(client)
+            if server_version(connection) < (4, 0):
+                pytest.skip("RabbitMQ's AMQP 1.0 client needs RabbitMQ 4.0 or later")
+            address = settings.addresses[0]
+            uri = library.AmqpUri(
+                host=address.host,
+                port=address.port,
+                user=settings.user,
+                password=settings.password,
+                vhost=settings.vhost,
+            )
+            other = library.Environment(amqp_uri=uri).connection()
+            other.dial()
+            yield lambda function, *names: function(other.management(), *names)
+            other.close()
+            return
         channel = connection.channel()
         yield lambda function, *names: function(channel, *names)
 

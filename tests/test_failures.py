@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -169,6 +170,15 @@ STORE = Script("reliability/back_pressure/store.py", queue="back_pressure.readin
 FLOOD = Script("reliability/back_pressure/flood.py", queue="back_pressure.newest", options=("--seconds=0.1",))
 COMPARE_LIMITS = Script("reliability/back_pressure/compare_limits.py", queue="back_pressure.readings")
 COMPARE_PREFETCHES = Script("reliability/back_pressure/compare_prefetch.py")
+# Their client needs a C compiler. They too say on RabbitMQ 3.10 that it is too old, before they declare anything.
+AMQP_1_0 = (
+    [
+        Script("protocols/amqp_1_0/find.py", options=("sender = 'anna'",)),
+        *(Script(f"protocols/amqp_1_0/{name}.py") for name in ("send", "receive", "send_amqp", "receive_amqp")),
+    ]
+    if find_spec("rabbitmq_amqp_python_client")
+    else []
+)
 
 SENDERS = [
     SEND,
@@ -232,6 +242,7 @@ SCRIPTS = [
     *RECEIVERS,
     *OTHERS,
     *NEW_STREAMS,
+    *AMQP_1_0,
     TRY_PATTERN,
     ANSWERS,
     COMPARE_STRATEGIES,

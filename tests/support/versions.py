@@ -29,8 +29,9 @@ def cell(unsupported: str | None, *, in_part: bool = False) -> str:
     """
     if not unsupported:
         return PART if in_part else YES
-    needed = re.search(r"\d+\.\d+", unsupported)
-    return f"from {needed[0]}" if needed else "no"
+    # The line may name other versions too, such as that of a protocol.
+    needed = re.search(r"RabbitMQ (\d+\.\d+)", unsupported)
+    return f"from {needed[1]}" if needed else "no"
 
 
 def column(version: Sequence[int]) -> str:

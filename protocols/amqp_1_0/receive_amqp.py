@@ -1,0 +1,43 @@
+"""Read letters with AMQP 0-9-1 until Ctrl-C. Its pair is send.py, which speaks AMQP 1.0.
+
+python protocols/amqp_1_0/receive_amqp.py
+"""
+
+import client
+import topology
+from pika.adapters.blocking_connection import BlockingChannel
+
+from common import console
+from common.config import Settings
+from common.consumer import Outcome, consume
+from common.messages import Message
+
+
+def read(message: Message) -> Outcome:
+    """Say what has come, and with what."""
+    told = message.properties
+    lasting = "persistent" if told.delivery_mode == 2 else "transient"
+    console.say(f" [x] Received {message.text()!r}")
+    console.say(f"     {lasting}, content type {told.content_type}, headers {told.headers}")
+    return Outcome.ACK
+
+
+def main() -> None:
+    console.parser(__doc__).parse_args()
+    settings = Settings.load()
+
+    def declare(_channel: BlockingChannel) -> str:
+        with client.connected("amqp_1_0/receive_amqp.py", settings):
+            return topology.QUEUE
+
+    consume(
+        "amqp_1_0/receive_amqp.py",
+        settings,
+        declare,
+        read,
+        on_ready=lambda _queue: console.say(" [*] Waiting for letters. To exit press CTRL+C"),
+    )
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -152,7 +152,17 @@ def run(main: Callable[[], None]) -> NoReturn:
         fail(failure)
     except AMQPError as error:
         fail(explain(error, Settings.load()))
+    except Exception as error:
+        # A library that is interrupted in the middle of its work may complain of its state, in its own way.
+        if not _came_of_an_interrupt(error):
+            raise
     sys.exit(0)
+
+
+def _came_of_an_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _drop_output() -> None:

@@ -280,7 +280,8 @@ class Management:
 
     def vhosts(self) -> list[VhostInfo]:
         """The virtual hosts that the user may see."""
-        return [_vhost_info(item) for item in self._list("vhosts")]
+        # One that is just being deleted is a row of counters without a name.
+        return [_vhost_info(item) for item in self._list("vhosts") if "name" in item]
 
     def get_vhost(self, name: str | None = None) -> VhostInfo:
         """One virtual host. Raises NoVhost if it is not there."""

@@ -563,9 +563,9 @@ class Session:
 
     async def _do_fill(self, request: Json) -> None:
         name, count = request.get("queue"), request.get("count")
+        messages = by_hand.filling(str(name), count)
         if name not in {queue.name for queue in self.stage.observed.queues}:
             raise BadRequest("there is no such queue")
-        messages = by_hand.filling(str(name), count)
         await asyncio.to_thread(lambda: by_hand.publish(self.broker.settings_for(by_hand.USER), *messages))
 
     async def _do_cut(self, request: Json) -> None:

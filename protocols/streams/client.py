@@ -246,7 +246,9 @@ async def persistently(settings: Settings, session: Callable[[], Awaitable[None]
             deadline = time.monotonic() + settings.reconnect_timeout
             console.warn(f"{failure}; connecting again")
         except ConnectionFailure as failure:
-            if not failure.transient or deadline is None or time.monotonic() > deadline:
+            # What has worked may be silent for a while: a proxy whose broker is just coming back, for example.
+            passing = failure.transient or isinstance(failure, NotStreams)
+            if not passing or deadline is None or time.monotonic() > deadline:
                 raise
         # At random, so that not all the clients of a restarted broker come at once.
         await asyncio.sleep(random.uniform(0.1, 1.0))

@@ -150,6 +150,17 @@ def test_a_bug_keeps_its_traceback(script: Callable[[str], list[str]]) -> None:
     assert b"ZeroDivisionError" in done.stderr
 
 
+def test_a_library_that_is_interrupted_may_complain(script: Callable[[str], list[str]]) -> None:
+    body = """
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AssertionError("not in this state")
+    """
+    done = run(script(body))
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_an_error_of_pika_that_escapes_is_explained(script: Callable[[str], list[str]]) -> None:
     done = run(
         script("from pika.exceptions import ChannelClosedByBroker\nraise ChannelClosedByBroker(404, 'no queue')")

@@ -25,7 +25,7 @@ from tests.support.process import ROOT, Script, wait_until
 from tests.support.report import Report
 from tour.vhost import environment
 
-LIMIT = 180.0
+LIMIT = 400.0
 CUSTOMERS = ["ada", "bob", "eve", "max"]
 PLACE = "reliability/transactional_outbox/place_order.py"
 RELAY = "reliability/transactional_outbox/relay.py"
@@ -167,10 +167,12 @@ def table(connection: Connection, query: str) -> dict[str, int]:
     return {str(name): int(total) for name, total in connection.execute(text(query))}
 
 
+@pytest.mark.timeout(900)
 def test_5000_orders_and_60_kills(settings: Settings, report: Report) -> None:
     drill(settings, 5_000, 20, "SQLite", report)
 
 
+@pytest.mark.timeout(900)
 def test_1000_orders_and_15_kills_on_postgresql(settings: Settings, report: Report) -> None:
     try:
         with postgresql() as server:

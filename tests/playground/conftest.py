@@ -77,6 +77,8 @@ class Playground:
             origin=self.url,
             max_size=None,
             open_timeout=LIMIT,  # type: ignore[arg-type]
+            # A busy machine may take its time to answer.
+            ping_interval=None,
         ) as socket:
             yield Page(socket)
 

@@ -95,13 +95,12 @@ def amqp_receive(settings: Settings, source: str, _version: tuple[int, ...]) -> 
 
 # AMQP 1.0
 
+NO_CLIENT = "the AMQP 1.0 client is not installed: protocols/amqp_1_0/requirements.txt needs a C compiler"
+
 
 @contextmanager
 def amqp_1_0(settings: Settings) -> Iterator[Any]:
-    library = pytest.importorskip(
-        "rabbitmq_amqp_python_client",
-        reason="the AMQP 1.0 client is not installed: protocols/amqp_1_0/requirements.txt needs a C compiler",
-    )
+    library = pytest.importorskip("rabbitmq_amqp_python_client", reason=NO_CLIENT)
     address = settings.addresses[0]
     uri = library.AmqpUri(
         host=address.host, port=address.port, user=settings.user, password=settings.password, vhost=settings.vhost
@@ -126,6 +125,8 @@ def amqp_1_0_publish(settings: Settings, _version: tuple[int, ...]) -> None:
 
 @contextmanager
 def amqp_1_0_receive(settings: Settings, source: str, _version: tuple[int, ...]) -> Iterator[Receive]:
+    # Here and not on the thread, where nobody would hear of it.
+    pytest.importorskip("rabbitmq_amqp_python_client", reason=NO_CLIENT)
     got: queue.SimpleQueue[Received] = queue.SimpleQueue()
 
     class Enough(Exception):

@@ -138,7 +138,7 @@ SEND_MOVEMENTS = Script(
 BOOK = Script(
     "reliability/ordered_processing/book.py",
     queue="ordered_processing.single",
-    options=("single", f"{SCRATCH}/shop.journal"),
+    options=("single", f"{SCRATCH}/bank.journal"),
 )
 # The other protocol's port is asked after AMQP's, so that what is wrong with the broker is told in the same way.
 STREAMS = [

@@ -1,8 +1,8 @@
 """Book movements until Ctrl-C, and note them in a journal that several of these share. Its pair is send_movements.py.
 
-python reliability/ordered_processing/book.py shared shop.journal        one of several that work at the same time
-python reliability/ordered_processing/book.py single shop.journal        works, or stands by
-python reliability/ordered_processing/book.py partition-2 shop.journal   works at one of four partitions, or stands by
+python reliability/ordered_processing/book.py shared bank.journal        one of several that work at the same time
+python reliability/ordered_processing/book.py single bank.journal        works, or stands by
+python reliability/ordered_processing/book.py partition-2 bank.journal   works at one of four partitions, or stands by
 """
 
 import functools

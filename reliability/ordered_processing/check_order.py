@@ -1,6 +1,6 @@
 """Say whether the movements of a journal were booked in order, account by account. The journal is book.py's.
 
-python reliability/ordered_processing/check_order.py shop.journal
+python reliability/ordered_processing/check_order.py bank.journal
 """
 
 from pathlib import Path

@@ -221,5 +221,5 @@ def test_it_is_used_by_keyboard_and_says_what_things_are(tab: Any, playground: P
     tab.click("#theme")
     assert {theme, tab.get_attribute("html", "data-theme")} == {"light", "dark"}
     tab.click("#lesson a[data-source]")
-    tab.wait_for_function("document.querySelector('#source pre')?.innerText")
+    tab.wait_for_selector("#source pre:not(:empty)")
     assert "def main()" in tab.inner_text("#source pre") or "def declare" in tab.inner_text("#source pre")

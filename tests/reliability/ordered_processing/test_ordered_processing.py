@@ -37,7 +37,7 @@ def booker(way: str, journal: Path, *arguments: str, environ: dict[str, str]) ->
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    return tmp_path / "shop.journal"
+    return tmp_path / "bank.journal"
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def test_help_and_their_own_folder(environ: dict[str, str], journal: Path) -> No
         ("send_movements.py", "sideways"),
         ("send_movements.py", "single", "--count", "0"),
         ("send_movements.py", "single", "--accounts", "many"),
-        ("book.py", "partition-5", "shop.journal"),
-        ("book.py", "single", "shop.journal", "--prefetch", "0"),
-        ("book.py", "single", "shop.journal", "--slow", "-1"),
+        ("book.py", "partition-5", "bank.journal"),
+        ("book.py", "single", "bank.journal", "--prefetch", "0"),
+        ("book.py", "single", "bank.journal", "--slow", "-1"),
         ("check_order.py",),
     ],
     ids=" ".join,

@@ -112,7 +112,8 @@ def consume(
     signal leaves at once, with KeyboardInterrupt.
 
     ``in_order`` is for a queue with a single active consumer: all that was delivered is handled first, and then the
-    queue is let go of. Otherwise the next consumer would begin behind what we hold, and get that afterwards.
+    queue is let go of. Otherwise the next consumer would begin behind what we hold, and get that afterwards; so it
+    does when the ``grace`` is over, and when a handler raises CannotWork.
     (https://www.rabbitmq.com/docs/consumers#single-active-consumer)
 
     Raises a ConnectionFailure when trying again makes no sense or took too long; ValueError for a prefetch of 0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from common.config import Address, Settings
-from common.errors import ExitCode
+from common.errors import ExitCode, Unsupported
 from common.management import Management
 from tests.support.process import Script, run_script
 from tests.support.proxy import Proxy
@@ -27,16 +26,6 @@ ORDER = "protocols/stomp/order.py"
 COOK = "protocols/stomp/cook.py"
 SCREEN = "protocols/stomp/show_screen.py"
 PASSWORD = "not-for-your-eyes"
-SWITCHES = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LIMIT_MS = 60_000
 
 
@@ -44,11 +33,13 @@ LIMIT_MS = 60_000
 def browser() -> Iterator[Browser]:
     """Chromium, without a window."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: requirements-dev.txt")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: its package is called chromium")
+    pictures = pytest.importorskip("playground.pictures", reason="playground/requirements.txt is not installed")
+    try:
+        chromium = pictures.chromium()
+    except Unsupported as reason:
+        pytest.skip(str(reason))
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES, timeout=LIMIT_MS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=pictures.ARGUMENTS, timeout=LIMIT_MS)
         yield browser
         browser.close()
 

@@ -24,6 +24,9 @@ Json = dict[str, Any]
 
 _IN_VHOST = frozenset(("queues", "exchanges", "bindings", "consumers", "policies", "definitions", "permissions"))
 
+_REPEATABLE = frozenset(("GET", "PUT"))
+"""What may be sent once more if the connection breaks; a second DELETE would not find what the first one removed."""
+
 
 class ManagementFailure(Failure):
     """The HTTP API refused a request for a reason of its own, which the text quotes."""
@@ -223,8 +226,18 @@ class Management:
         Each element of ``path`` is one segment, as it is: "/" and UTF-8 are quoted.
         """
         url = "/".join([self.url, "api", *map(_segment, path)])
+
+        def send() -> httpx.Response:
+            return self._client.request(method, url, json=body, headers=headers, params=query or None)
+
         try:
-            answer = self._client.request(method, url, json=body, headers=headers, params=query or None)
+            try:
+                answer = send()
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A kept connection may be closed just as it is used again: RFC 9110, 9.2.2 and RFC 9112, 9.3.1.
+                if method not in _REPEATABLE:
+                    raise
+                answer = send()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from None
         return self._read(answer, path)

@@ -378,6 +378,47 @@ def test_an_answer_that_breaks_off_is_told(configured: Settings) -> None:
     assert "broken JSON" in str(told)
 
 
+def test_a_kept_connection_that_is_closed_as_it_is_used_again(configured: Settings) -> None:
+    asked: list[str] = []
+
+    class Once(http.server.BaseHTTPRequestHandler):
+        """Answers one request of each connection, and reads the next one in vain."""
+
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.close_connection or hasattr(self, "answered"):
+                self.close_connection = True
+                return
+            self.answered = True
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_DELETE = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Once) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with Management(replace(configured, management_url=f"http://127.0.0.1:{server.server_port}")) as api:
+                assert [api.request("GET", "whoami") for _ in range(3)] == [{}] * 3
+                assert len(asked) == 5
+                # It may have been done already: nobody can tell, so it is not sent again.
+                with pytest.raises(ManagementFailure):
+                    api.request("DELETE", "queues", "/", "tests.none")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(asked) == 6
+
+
 def test_http_where_tls_is_expected(configured: Settings) -> None:
     handler = http.server.BaseHTTPRequestHandler
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:

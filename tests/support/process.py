@@ -132,6 +132,14 @@ class Script:
         """SIGKILL."""
         self._process.kill()
 
+    def pause(self) -> None:
+        """Hold it (SIGSTOP) until ``resume``."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._process.send_signal(signal.SIGCONT)
+
     def wait(self, limit: float = LIMIT) -> int:
         """Its exit code. Fails, with all lines so far, if it has not ended within ``limit`` seconds."""
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -93,12 +95,20 @@ class Page:
         """Ask for something."""
         self.socket.send(json.dumps(request))
 
-    def until(self, condition: Callable[[dict[str, Any]], bool], limit: float = LIMIT) -> dict[str, Any]:
-        """The next message that fulfils ``condition``."""
+    def until(self, condition: Callable[[dict[str, Any]], bool], limit: float = 150) -> dict[str, Any]:
+        """The next message that fulfils ``condition``; it must come within ``limit`` seconds."""
+        deadline = time.monotonic() + limit
+        lines: deque[str] = deque(maxlen=10)
         while True:
-            message: dict[str, Any] = json.loads(self.socket.recv(limit))
+            try:
+                message: dict[str, Any] = json.loads(self.socket.recv(max(0.0, deadline - time.monotonic())))
+            except TimeoutError:
+                raise AssertionError(
+                    "\n".join([f"no such message in {limit:g} s; the terminals' last:", *lines])
+                ) from None
             if condition(message):
                 return message
+            lines.extend(line[:100] for line in message.get("more", ()))
 
     def notice(self) -> str:
         """The next refusal."""

@@ -60,10 +60,10 @@ def test_several_relays_share_the_outbox(settings: Settings, channel: BlockingCh
                     # It has looked again, and all that is there is in the other's hands.
                     assert run_script(PLACE, environ=environ).code == 0
                     other.expect(r"^ \[x\] Sent order-151,")
+                    # It is sent first and then taken out.
+                    wait_until(lambda: "in the outbox: 100, the oldest for " in run_script(SHOW, environ=environ).out)
                     other.terminate()
                     assert other.wait() == 0
-                shown = run_script(SHOW, environ=environ).out
-                assert "Messages in the outbox: 100, the oldest for " in shown
             taken = take(channel, QUEUE, 151)
             assert len({properties.message_id for properties, _body in taken}) == 151
             # The first relay is dead: its batch is sent again, and by whoever comes.

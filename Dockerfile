@@ -4,9 +4,10 @@
 # script rebuilds the last layer only, and that one is some hundred kilobytes.
 
 # The requirements of all folders in one file. It only changes when one of them does: the next stage is then cached.
+# Those of amqp_1_0 are left out, because they need a C compiler: without them, its scripts say what is missing.
 FROM python:3.14-slim AS wanted
 COPY . /src
-RUN find /src -name requirements.txt -exec cat {} + | grep -Ev '^(-|#|$)' | sort -u > /wanted.txt
+RUN find /src -name requirements.txt ! -path '*/amqp_1_0/*' -exec cat {} + | grep -Ev '^(-|#|$)' | sort -u > /wanted.txt
 
 FROM python:3.14-slim AS installed
 RUN python -m venv /opt/venv

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pika.exceptions import AMQPError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
 from broker.cluster import Cluster
 from broker.ports import is_taken
@@ -42,7 +44,9 @@ def test_the_loss_of_the_leader(tmp_path: Path, first_port: int) -> None:
             cluster.settings,
             addresses=tuple(node.settings.addresses[0] for node in cluster.nodes if node is not leader),
         )
-        assert [int(body) for body in drain(others)] == list(range(50))
+        # Until there is a new leader, RabbitMQ may end the connection: "nodedown".
+        retrying = Retrying(stop=stop_after_delay(30), retry=retry_if_exception_type(AMQPError), reraise=True)
+        assert [int(body) for body in retrying(drain, others)] == list(range(50))
         leader.start()
         connect("test", leader.settings).close()
     assert processes_in(tmp_path) == []

@@ -51,6 +51,7 @@ def test_the_image_has_the_course_and_nothing_else(image: None) -> None:  # noqa
     assert inside[0] == "10001"
     assert {"common", "tour", "work_queue", "README.md"} <= set(inside)
     assert not {".env", ".git", ".venv", ".broker", "tests", "kubernetes"} & set(inside)
+    docker("run", "--rm", DEFAULT, "python", "-c", "import aio_pika, paho.mqtt, rstream, starlette, stomp, uvicorn")
     # What a changed script makes anew.
     layers = docker("history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", DEFAULT).splitlines()
     [size] = [int(layer.split()[0]) for layer in layers if "COPY dir:" in layer or "COPY . ." in layer][:1]

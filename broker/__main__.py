@@ -14,11 +14,10 @@ ctl      run rabbitmqctl in what `up` started: ctl list_connections; its options
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from broker import queues
-from broker.launcher import DIRECTORY, Launcher
+from broker.launcher import Launcher, directory
 from common import console
 from common.config import Settings
 
@@ -35,9 +34,11 @@ def main() -> None:
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
     parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
-    directory = os.environ.get("BROKER_DIRECTORY") or DIRECTORY
     parser.add_argument(
-        "--directory", type=Path, default=directory, help="where the private node lives (BROKER_DIRECTORY, or .broker)"
+        "--directory",
+        type=Path,
+        default=directory(),
+        help="where the private node lives (BROKER_DIRECTORY, or .broker)",
     )
     arguments = parser.parse_args()
     if (arguments.command == "cluster") != (arguments.action in CLUSTER_ACTIONS and arguments.command != "ctl"):

@@ -46,6 +46,11 @@ PROTOCOLS = {
 }
 
 
+def directory() -> Path:
+    """Where what was started is noted, and private nodes live: ``BROKER_DIRECTORY``, or ``.broker`` of the project."""
+    return Path(os.environ.get("BROKER_DIRECTORY") or DIRECTORY)
+
+
 class NoBroker(Failure):
     """There is no broker at the address, and none can be started there."""
 
@@ -166,6 +171,10 @@ class Launcher:
                 raise NoBroker("the cluster is off; start it with: python -m broker cluster up")
             say(f"to use it: export RABBITMQ_HOST={','.join(map(str, cluster.settings.addresses))}")
             say(f"           export RABBITMQ_MANAGEMENT_URL={cluster.settings.management_url}")
+
+    def started_here(self) -> bool:
+        """Whether the broker that the settings speak of is one that ``up`` has started, and so may be restarted."""
+        return self._started_there() is not None
 
     def logs(self, follow: bool = False) -> None:
         """Print the log of the broker that ``up`` started; with ``follow``, until Ctrl-C."""

@@ -471,6 +471,11 @@ class Management:
         text = str(error)
         if isinstance(error, httpx.TimeoutException):
             return ManagementUnavailable(f"the management API at {self.url} did not answer in time")
+        if isinstance(error, httpx.RemoteProtocolError) and "without sending a response" in text:
+            return NotManagement(
+                f"what listens at {self.url} hangs up without an answer: RabbitMQ is starting or stopping, or this is "
+                "not its HTTP API; check RABBITMQ_MANAGEMENT_URL"
+            )
         if isinstance(error, (httpx.ProtocolError, httpx.InvalidURL, httpx.DecodingError, httpx.UnsupportedProtocol)):
             return self._not_management()
         if isinstance(error, (httpx.ReadError, httpx.WriteError)):

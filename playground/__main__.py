@@ -6,11 +6,13 @@ Ctrl-C ends it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
+from broker.launcher import Launcher, directory
 from common import console
 from common.config import Settings
 from playground.leftovers import sweep
@@ -50,12 +52,15 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, metavar="FOLDER", help="where the examples are")
     parser.add_argument(
         "--own-broker",
-        action="store_true",
-        default=os.environ.get(OWN_BROKER, "") not in ("", "0"),
-        help=f"let readers restart RabbitMQ ({OWN_BROKER}=1); it must be one that `python -m broker up` has started",
+        action=argparse.BooleanOptionalAction,
+        help=f"let readers restart RabbitMQ, or not ({OWN_BROKER}=1, 0); by default, if `make broker` has started it",
     )
     arguments = parser.parse_args()
     settings = Settings.load()
+    own_broker = arguments.own_broker
+    if own_broker is None:
+        told = os.environ.get(OWN_BROKER, "")
+        own_broker = told != "0" if told else Launcher(settings, directory()).started_here()
     # Whoever asks, it answers only what is addressed to localhost.
     listener = listen(arguments.port, "0.0.0.0") if arguments.in_container else listen(arguments.port)
     for name in sweep(settings):
@@ -67,7 +72,7 @@ def main() -> None:
         if not arguments.no_browser:
             webbrowser.open(url)
 
-    serve(listener, Surroundings(settings, arguments.root.resolve(), Path(), limits, arguments.own_broker), ready)
+    serve(listener, Surroundings(settings, arguments.root.resolve(), Path(), limits, own_broker), ready)
 
 
 if __name__ == "__main__":

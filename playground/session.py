@@ -581,6 +581,8 @@ class Session:
 
     async def _do_broker(self, _request: Json) -> None:
         if not self.surroundings.own_broker:
-            raise BadRequest("this RabbitMQ may serve others; start the playground with --own-broker to restart it")
+            raise BadRequest(
+                "this RabbitMQ may serve others: `make broker` has not started it, so it is not restarted here"
+            )
         terminal = self._new_terminal("broker", None)
         await self.launch(terminal, by_hand.RESTART)

@@ -14,7 +14,7 @@ from common.errors import Failure
 from common.management import Management
 from tour.vhost import environment, fresh_vhost
 
-pytest_plugins = ["tests.support.report", "tests.support.versions"]
+pytest_plugins = ["tests.support.own_broker", "tests.support.report", "tests.support.versions"]
 
 STARTING = 30.0
 """Seconds that a broker which has just been started may take to answer."""

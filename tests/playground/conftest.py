@@ -116,10 +116,17 @@ class Page:
 
 
 @contextmanager
-def serving(configured: Settings, *options: str, environ: dict[str, str] | None = None) -> Iterator[Playground]:
-    """A server, stopped at the end as Ctrl-C does; whatever it leaves behind then is an error."""
+def serving(
+    configured: Settings, *options: str, environ: dict[str, str] | None = None, may_restart: bool = False
+) -> Iterator[Playground]:
+    """A server, stopped at the end as Ctrl-C does; whatever it leaves behind then is an error.
+
+    The broker may be one that `make` has started, and serves other tests as well: unless the test says that its pages
+    ``may_restart`` it, they must not.
+    """
     environ = {**os.environ, **(environ or {})}
-    with Script("-m", "playground", "--port", "0", "--no-browser", *options, environ=environ) as script:
+    options = ("--port", "0", "--no-browser", *(() if may_restart else ("--no-own-broker",)), *options)
+    with Script("-m", "playground", *options, environ=environ) as script:
         url = script.expect(r"http://127\.0\.0\.1:\d+", LIMIT)[0]
         playground = Playground(script, url, configured)
         try:

@@ -1,0 +1,83 @@
+"""The broker goes away while somebody looks, and comes back: restarted from the page, killed, and stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.playground.conftest import LIMIT, Page, Playground, serving
+from tests.support.own_broker import OwnBroker
+
+pytestmark = [pytest.mark.xdist_group("own broker"), pytest.mark.timeout(900)]
+
+
+def state(page: Page, trouble: bool) -> dict[str, Any]:
+    """The next state of the session in which there is trouble with the broker, or none."""
+    return page.until(lambda message: message["type"] == "state" and bool(message["trouble"]) == trouble)
+
+
+def lines(page: Page, wanted: str) -> None:
+    """Wait until a terminal prints this."""
+    page.until(lambda message: message["type"] == "terminal" and any(wanted in line for line in message["more"]))
+
+
+def done(page: Page, body: str) -> None:
+    """Publish a task by hand, and wait until the worker has done it."""
+    page.send(do="publish", exchange="", key="work_queue.tasks", headers="", body=body)
+    lines(page, f"Done with '{body}'")
+
+
+def look_on(own_broker: OwnBroker, playground: Playground) -> None:
+    with playground.look(playground.open("work_queue")) as page:
+        snapshot = page.until(lambda message: message["type"] == "snapshot")
+        # Nobody has told it so: it is known which broker `python -m broker up` has started.
+        assert snapshot["ownBroker"]
+        page.send(do="play", until=1)
+        lines(page, "Waiting for tasks")
+        state(page, trouble=False)
+        done(page, "before")
+
+        page.send(do="broker")
+        state(page, trouble=True)
+        state(page, trouble=False)
+        lines(page, "(exit code 0)")
+        done(page, "after the restart")
+
+        assert own_broker.run("kill").code == 0
+        state(page, trouble=True)
+        # What the reader asks for meanwhile is refused in a line, and the page lives on.
+        page.send(do="publish", exchange="", key="work_queue.tasks", headers="", body="in between")
+        assert "RabbitMQ" in page.notice()
+        assert own_broker.run("up").code == 0
+        state(page, trouble=False)
+        done(page, "after the kill")
+
+
+def test_the_broker_is_restarted_and_killed_while_somebody_looks(own_broker: OwnBroker) -> None:
+    with serving(own_broker.settings, environ=own_broker.environ, may_restart=True) as playground:
+        try:
+            look_on(own_broker, playground)
+        finally:
+            assert own_broker.run("up").code == 0
+        assert not any("Traceback" in line for line in playground.script.lines), playground.script.lines
+
+
+def test_the_server_ends_without_the_broker(own_broker: OwnBroker) -> None:
+    """What it cannot remove then, the next one removes."""
+    with serving(own_broker.settings, environ=own_broker.environ) as playground:
+        with playground.look(playground.open("work_queue")) as page:
+            page.send(do="play", until=1)
+            lines(page, "Waiting for tasks")
+            assert own_broker.run("down").code == 0
+            state(page, trouble=True)
+        playground.script.interrupt()
+        try:
+            assert playground.script.wait(LIMIT) == 0
+        finally:
+            assert own_broker.run("up").code == 0
+        assert any("not tidied up" in line for line in playground.script.lines)
+        assert not any("Traceback" in line for line in playground.script.lines), playground.script.lines
+        assert playground.left() != ([], [], [])
+        with serving(own_broker.settings, environ=own_broker.environ):
+            pass

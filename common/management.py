@@ -461,7 +461,12 @@ class Management:
             raise self._not_management()
         return answer
 
-    def _not_management(self) -> NotManagement:
+    def _not_management(self, silent: bool = False) -> NotManagement:
+        if silent:
+            return NotManagement(
+                f"what listens at {self.url} hangs up without an answer: RabbitMQ is starting or stopping, or this is "
+                "not its HTTP API; check RABBITMQ_MANAGEMENT_URL"
+            )
         return NotManagement(
             f"what answers at {self.url} is not RabbitMQ's HTTP API; check RABBITMQ_MANAGEMENT_URL, "
             "and that the rabbitmq_management plugin is enabled"
@@ -471,13 +476,8 @@ class Management:
         text = str(error)
         if isinstance(error, httpx.TimeoutException):
             return ManagementUnavailable(f"the management API at {self.url} did not answer in time")
-        if isinstance(error, httpx.RemoteProtocolError) and "without sending a response" in text:
-            return NotManagement(
-                f"what listens at {self.url} hangs up without an answer: RabbitMQ is starting or stopping, or this is "
-                "not its HTTP API; check RABBITMQ_MANAGEMENT_URL"
-            )
         if isinstance(error, (httpx.ProtocolError, httpx.InvalidURL, httpx.DecodingError, httpx.UnsupportedProtocol)):
-            return self._not_management()
+            return self._not_management(silent="without sending a response" in text)
         if isinstance(error, (httpx.ReadError, httpx.WriteError)):
             return ManagementUnavailable(
                 f"the connection to the management API at {self.url} broke ({text or type(error).__name__}); "

@@ -50,7 +50,8 @@ def started(make_place: Callable[[], Place]) -> Place:
     # Two at once: one of them starts it, the other waits for it.
     racers = [place.start("up"), place.start("up")]
     outcomes = [(*racer.communicate(timeout=200), racer.returncode) for racer in racers]
-    assert [code for _, _, code in outcomes] == [0, 0], outcomes
+    told = "\n".join(f"exit code {code}:\n{out}{err}" for out, err, code in outcomes)
+    assert [code for _, _, code in outcomes] == [0, 0], told
     output = "".join(text for text, _, _ in outcomes)
     assert output.count("starting a private node") == 1
     assert output.count(f" answers at localhost:{place.ports.amqp}") == 2

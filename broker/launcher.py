@@ -20,7 +20,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from broker.cluster import Cluster
 from broker.compose import Compose, ComposeFailure, NoDocker
-from broker.node import PrivateNode
+from broker.node import PortTaken, PrivateNode
 from broker.packages import InstallFailure, install
 from broker.ports import Ports, is_listening, is_taken
 from broker.server import find_server, shared_plugins
@@ -44,6 +44,9 @@ PROTOCOLS = {
     "http/web-mqtt": "MQTT on WebSocket",
     "http/web-stomp": "STOMP on WebSocket",
 }
+
+FIXED_PORTS = ("amqp", "management")
+"""Those that the settings name; a broker whose other ports are taken has others."""
 
 
 def directory() -> Path:
@@ -267,8 +270,16 @@ class Launcher:
     def _start_node(self, address: str, ports: Ports) -> None:
         node = self._node(address, ports)
         say(f"starting a private node of RabbitMQ {node.server.version}, data in {_short(node.directory)}")
-        self._remember("node", node.ports, address)
-        node.start()
+        for last in (False, False, True):
+            self._remember("node", node.ports, address)
+            try:
+                node.start()
+                return
+            except PortTaken:
+                # Since we looked, by a broker that starts at the same time, for one.
+                if last:
+                    raise
+                node = self._node(address, self._ports(address))
 
     def _node(self, address: str, ports: Ports) -> PrivateNode:
         return PrivateNode(
@@ -299,7 +310,7 @@ class Launcher:
                 f"port {management}, meant for the management UI, is used by another program; "
                 "set RABBITMQ_MANAGEMENT_PORT to a free one"
             )
-        return self._configured_ports().settled(address, ("amqp", "management"))
+        return self._configured_ports().settled(address, FIXED_PORTS)
 
     def _configured_ports(self) -> Ports:
         """The ports of the settings, taken or not."""

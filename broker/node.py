@@ -7,6 +7,7 @@ the system's own service, its data and its configuration are neither used nor to
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -47,6 +48,10 @@ class NodeFailure(Failure):
     """The node did not start, or a command to it failed."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+
+class PortTaken(NodeFailure):
+    """Somebody holds a port that the node was to listen at."""
 
 
 class PrivateNode:
@@ -225,7 +230,7 @@ class PrivateNode:
         for name in sorted(used):
             port = getattr(self.ports, name)
             if is_taken(self.address, port):
-                raise NodeFailure(f"port {port}, meant for {name}, is used by another program")
+                raise PortTaken(f"port {port}, meant for {name}, is used by another program")
 
     def _prepare(self) -> None:
         for folder in ("data", "log"):
@@ -306,6 +311,9 @@ class PrivateNode:
         end = time.monotonic() + timeout
         while not self._answers():
             if not self.running:
+                # Somebody was quicker, after we had looked.
+                if taken := re.search(r"(\d+)},?\s*eaddrinuse", self._daemon.told()):
+                    raise PortTaken(f"port {taken[1]} is used by another program")
                 raise NodeFailure(f"RabbitMQ did not start: {self._reason()}; see {self.log}")
             if time.monotonic() > end:
                 raise NodeFailure(f"RabbitMQ did not answer within {timeout:g} s; see {self.log}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from broker.node import NodeFailure, PrivateNode
+from broker.node import NodeFailure, PortTaken, PrivateNode
 from broker.ports import Ports, is_listening
 from broker.server import find_server, shared_plugins
 from common.config import Settings, SettingsError
 from tests.broker.conftest import drain, publish
+from tests.support.process import wait_until
 
 pytestmark = [pytest.mark.xdist_group("broker.node"), pytest.mark.usefixtures("installed")]
 
@@ -75,6 +77,25 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
         ),
     ):
         node.start()
+
+
+def test_a_port_that_is_taken_while_it_starts_is_told(tmp_path: Path) -> None:
+    node = PrivateNode(tmp_path / "node", plugins=["rabbitmq_stomp"])
+
+    def take() -> None:
+        # It has looked at its ports by then, and it takes seconds until it listens.
+        wait_until((node.directory / "own.conf").exists, every=0.01)
+        holder.bind((node.address, node.ports.stomp))
+        holder.listen()
+
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        thread = threading.Thread(target=take)
+        thread.start()
+        with pytest.raises(PortTaken, match=f"port {node.ports.stomp} is used by another program"):
+            node.start()
+        thread.join()
+    assert not node.running
 
 
 def test_shared_plugins_are_those_of_the_server() -> None:

@@ -6,7 +6,8 @@ import copy
 import re
 import socket
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pika
 from pika import exceptions, spec
@@ -19,6 +20,8 @@ from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_rando
 
 from common.config import Settings, SettingsError
 from common.errors import ExitCode, Failure, Unsupported
+
+Opened = TypeVar("Opened")
 
 
 class ConnectionFailure(Failure):
@@ -188,15 +191,25 @@ def connect(name: str, settings: Settings, *, deadline: float | None = None) -> 
     (``settings.connect_timeout`` by default). What waiting cannot mend (a wrong password, a missing virtual
     host, TLS) is raised at once. Raises a ConnectionFailure whose text is one readable line.
     """
+    return reach(name, settings, _open, deadline=deadline)
+
+
+def reach(
+    name: str, settings: Settings, opened: Callable[[pika.ConnectionParameters], Opened], *, deadline: float | None
+) -> Opened:
+    """``connect`` for other kinds of connections: what ``opened`` makes of the first address that answers.
+
+    It raises pika's own errors, or the system's; they are explained, and raised, as those of ``connect`` are.
+    """
     limit = settings.connect_timeout if deadline is None else deadline
     choices = parameters(name, settings)
 
-    def attempt() -> Connection:
+    def attempt() -> Opened:
         # One at a time rather than pika's own list: each host's answer is then known by its own error.
         failure: Failure | None = None
         for choice in choices:
             try:
-                return _open(choice)
+                return opened(choice)
             except (exceptions.AMQPError, AMQPConnectorException, OSError) as error:
                 told = explain(error, settings)
                 # A refusal says more than a host that is down.

@@ -13,12 +13,13 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
+from typing import Protocol
 
 from pika import frame, spec
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamProtocol, AbstractStreamTransport
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
-from common.ledger import Confirmation
+from common.ledger import Encoded
 
 PIECE = 128 * 1024
 """Bytes that are written at once, about: a socket takes no more in one go, and pika copies what it did not take."""
@@ -31,6 +32,16 @@ HEADER_FIXED = 12
 END = bytes([spec.FRAME_END])
 
 Linked = BaseException | tuple[AbstractStreamTransport, AbstractStreamProtocol]
+
+
+class Outgoing(Protocol):
+    """What a batch asks of a message."""
+
+    exchange: str
+    routing_key: str
+    mandatory: bool
+    body: bytes
+    properties: Encoded
 
 
 class Wire(SelectorIOServicesAdapter):
@@ -65,7 +76,7 @@ class Batch:
         self._pieces: list[bytes] = []
         self._size = 0
 
-    def add(self, message: Confirmation) -> None:
+    def add(self, message: Outgoing) -> None:
         """Put one message into the batch. What the transport was not given yet waits for ``flush``."""
         channel, body, properties = self._channel_number, message.body, message.properties.encoded
         size = len(body)

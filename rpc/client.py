@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from types import TracebackType
 
-from pika import BasicProperties, DeliveryMode
-from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
+from pika import BasicProperties, ConnectionParameters, DeliveryMode, SelectConnection
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 from pika.spec import Basic
 
 from common import console, messages
 from common.config import Settings
-from common.connection import Connection, ConnectionFailure, connect, explain
-from common.consumer import close
+from common.connection import ConnectionFailure, explain, reach
 from common.errors import ExitCode, Failure
-from common.messages import Message
+from common.ledger import Encoded
+from common.messages import Message, check_name
+from common.wire import Batch, Wire
 
 REPLIES = "amq.rabbitmq.reply-to"
 """No queue, though it is consumed like one: RabbitMQ hands a reply straight to the channel that has asked."""
@@ -51,11 +54,19 @@ class Refused(Failure):
 
 
 class Call:
-    """A question that was asked: ``done`` when ``reply`` or ``error`` is known."""
+    """A question that was asked: ``done`` when ``reply`` or ``error`` is known.
+
+    It is its own request, too: mandatory, to hear at once if nobody serves. Not confirmed: the reply says more than a
+    confirm could.
+    """
+
+    exchange = ""
+    mandatory = True
 
     def __init__(self, number: int, queue: str, body: bytes, seconds: float) -> None:
+        check_name("name of the queue", queue)
         self.id = str(number)
-        self.queue = queue
+        self.routing_key = queue
         self.body = body
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
@@ -71,6 +82,124 @@ class Call:
     def left(self) -> float:
         """Seconds until the deadline."""
         return self.deadline - time.monotonic()
+
+    @property
+    def properties(self) -> Encoded:
+        """Of the request, if it is sent now."""
+        return Encoded(
+            messages.properties(
+                reply_to=REPLIES,
+                correlation_id=self.id,
+                # RabbitMQ drops the request when its time is up: nobody is to work for a client that has gone.
+                expiration=str(max(1, int(self.left * 1000))),
+                # Not worth a place on the disk: if RabbitMQ restarts, we ask again.
+                delivery_mode=DeliveryMode.Transient,
+            )
+        )
+
+
+class Link:
+    """One connection with one channel, on which requests go out and replies come in, while somebody waits.
+
+    Raises pika's error if it cannot be had. ``broken`` is set when it has ended, ``refused`` when RabbitMQ has closed
+    the channel.
+    """
+
+    def __init__(
+        self, choice: ConnectionParameters, on_reply: Callable[..., object], on_return: Callable[..., object]
+    ) -> None:
+        self.broken: BaseException | None = None
+        self.refused = False
+        self._on_reply, self._on_return = on_reply, on_return
+        self._batch: Batch | None = None
+        self._until: Callable[[], bool] = bool
+        self._loop = IOLoop()
+        # pika sends the three frames of a request one by one, and waits each time until they are gone. A batch of the
+        # Publisher's kind sends many requests at once.
+        self._wire = Wire(self._loop)
+        self._connection = SelectConnection(
+            choice,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_closed,
+            on_close_callback=self._on_closed,
+            custom_ioloop=self._wire,
+        )
+        # pika has time limits of its own for this.
+        self.work(lambda: self._batch is not None or self.refused, 3600)
+        if self._batch is None:
+            self.close()
+            raise self.broken or AMQPConnectionError()
+
+    def put(self, call: Call) -> None:
+        """Have a request go out with the next ``work`` or ``flush``."""
+        if self._batch is not None:
+            self._batch.add(call)
+
+    def flush(self) -> None:
+        """Send all requests now, and return when the socket has them."""
+        self._write()
+        pause = 0.0
+        while not self.broken and self._wire.transport and self._wire.transport.get_write_buffer_size():
+            self._loop.call_later(pause, self._loop.stop)
+            self._loop.start()
+            pause = 0.005
+
+    def work(self, until: Callable[[], bool], seconds: float) -> None:
+        """Send and receive until ``until()``, until there is nothing to hope for here, or for ``seconds``."""
+        self._write()
+        self._until = until
+        timer = self._loop.call_later(seconds, self._loop.stop)
+        if not self._over():
+            self._loop.start()
+        self._loop.remove_timeout(timer)
+
+    def _write(self) -> None:
+        if self._batch is not None:
+            self._batch.flush()
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self._connection.is_open:
+            self._connection.close()
+            self.work(bool, 1.0)
+        self.broken = self.broken or AMQPConnectionError()
+        self._loop.close()
+
+    def _over(self) -> bool:
+        return self.broken is not None or self._until()
+
+    def _on_open(self, connection: SelectConnection) -> None:
+        connection.channel(on_open_callback=self._on_channel_open)
+
+    def _on_channel_open(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_return_callback(self._stopping(self._on_return))
+        # Without acknowledgements, and on the channel that asks: RabbitMQ insists on both.
+        consuming = self._stopping(lambda _frame: self._ready(channel))
+        channel.basic_consume(REPLIES, self._stopping(self._on_reply), auto_ack=True, callback=consuming)
+
+    def _ready(self, channel: Channel) -> None:
+        self._batch = Batch(self._wire, channel.channel_number, channel.connection.params.frame_max)
+
+    def _on_channel_closed(self, _channel: Channel, reason: BaseException) -> None:
+        # Any other reason: the connection has ended as well, and _on_closed comes next.
+        if isinstance(reason, ChannelClosedByBroker):
+            self.refused = True
+            self._loop.stop()
+
+    def _on_closed(self, _connection: SelectConnection, reason: BaseException) -> None:
+        self.broken = reason
+        self._loop.stop()
+
+    def _stopping(self, function: Callable[..., object]) -> Callable[..., None]:
+        """``function``, and then an end of the work if that was what it has waited for."""
+
+        def call(*arguments: object) -> None:
+            function(*arguments)
+            if self._over():
+                self._loop.stop()
+
+        return call
 
 
 class Client:
@@ -90,7 +219,7 @@ class Client:
         self._settings = settings
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Call] = {}
-        self._connection, self._channel = self._open(settings.connect_timeout)
+        self._link = self._open(settings.connect_timeout)
 
     def __enter__(self) -> Client:
         return self
@@ -98,20 +227,26 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        close(self._connection)
+        self._link.close()
 
     def ask(self, queue: str, body: bytes, *, deadline: float) -> Message:
         """The reply, within ``deadline`` seconds. Raises NoServer, NoReply, ServerError or a ConnectionFailure."""
-        return self.wait(self.send(queue, body, deadline=deadline))
+        return self.wait(self.send(queue, body, deadline=deadline, hold=True))
 
-    def send(self, queue: str, body: bytes, *, deadline: float) -> Call:
-        """Ask, and do not wait. The reply has to be there in ``deadline`` seconds; what goes wrong, ``wait`` tells."""
+    def send(self, queue: str, body: bytes, *, deadline: float, hold: bool = False) -> Call:
+        """Ask, and do not wait. The reply has to be there in ``deadline`` seconds; what goes wrong, ``wait`` tells.
+
+        If you are about to send another one, ``hold`` this one back until then, or until you have to wait: to send
+        many at once is what makes it quick.
+        """
         call = Call(next(self._numbers), queue, body, deadline)
         self._waiting[call.id] = call
-        try:
-            self._publish(call)
-        except AMQPError as error:
-            self._recover(call, error)
+        if self._link.broken:
+            self._recover(call, self._link.broken)
+        else:
+            self._link.put(call)
+            if not hold:
+                self._link.flush()
         return call
 
     def wait(self, call: Call) -> Message:
@@ -121,41 +256,24 @@ class Client:
                 # From now on, its reply is one that nobody waits for.
                 self._fail(call, NoReply(f"no reply within {call.seconds:g} s; the server is too slow, or gone"))
                 break
-            try:
-                # Replies to other calls may come first. They are kept until it is their turn.
-                self._connection.process_data_events(time_limit=call.left)
-                if self._channel.is_closed:
-                    self._refused()
-            except AMQPError as error:
-                self._recover(call, error)
+            # Replies to other calls may come first. They are kept until it is their turn.
+            self._link.work(lambda: call.done, call.left)
+            if self._link.refused:
+                self._refused()
+            elif self._link.broken:
+                self._recover(call, self._link.broken)
         if call.error:
             raise call.error
         assert call.reply is not None
         return call.reply
 
-    def _open(self, seconds: float) -> tuple[Connection, BlockingChannel]:
-        connection = connect(self._name, self._settings, deadline=seconds)
-        channel = connection.channel()
-        channel.add_on_return_callback(self._on_return)
-        # Without acknowledgements, and on the channel that asks: RabbitMQ insists on both.
-        channel.basic_consume(REPLIES, self._on_reply, auto_ack=True)
-        return connection, channel
+    def _open(self, seconds: float) -> Link:
+        def opened(choice: ConnectionParameters) -> Link:
+            return Link(choice, self._on_reply, self._on_return)
 
-    def _publish(self, call: Call) -> None:
-        properties = messages.properties(
-            reply_to=REPLIES,
-            correlation_id=call.id,
-            # RabbitMQ drops the request when its time is up: nobody is to work for a client that has gone.
-            expiration=str(max(1, int(call.left * 1000))),
-            # Not worth a place on the disk: if RabbitMQ restarts, we ask again.
-            delivery_mode=DeliveryMode.Transient,
-        )
-        # Mandatory, to hear at once if nobody serves. Not confirmed: the reply says more than a confirm could.
-        self._channel.basic_publish("", call.queue, call.body, properties, mandatory=True)
+        return reach(self._name, self._settings, opened, deadline=seconds)
 
-    def _on_reply(
-        self, _channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes
-    ) -> None:
+    def _on_reply(self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         call = self._waiting.pop(properties.correlation_id or "", None)
         if call is None:
             self.dropped += 1
@@ -166,35 +284,31 @@ class Client:
         else:
             call.reply = Message(body, properties, method.exchange, method.routing_key)
 
-    def _on_return(
-        self, _channel: BlockingChannel, _method: Basic.Return, properties: BasicProperties, _body: bytes
-    ) -> None:
+    def _on_return(self, _channel: Channel, _method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
         if call := self._waiting.get(properties.correlation_id or ""):
-            self._fail(call, NoServer(f"no server is there for {call.queue!r}; start one"))
+            self._fail(call, NoServer(f"no server is there for {call.routing_key!r}; start one"))
 
     def _fail(self, call: Call, failure: Failure) -> None:
         self._waiting.pop(call.id, None)
         call.error = failure
 
-    def _recover(self, call: Call, error: AMQPError) -> None:
+    def _recover(self, call: Call, error: BaseException) -> None:
         """Connect again, in the time that this call has, and ask again what is unanswered."""
-        if self._connection.is_open:
-            self._refused()
-            return
         failure = explain(error, self._settings)
+        self._link.close()
         try:
-            self._connection, self._channel = self._open(max(0.0, call.left))
-            unanswered = [waiting for waiting in self._waiting.values() if waiting.left > 0]
-            console.warn(f"{failure}; connected again, calls asked again: {len(unanswered)}")
-            for waiting in unanswered:
-                self._publish(waiting)
-        except AMQPError:
-            pass  # broken once more: the next look at it finds out
+            self._link = self._open(max(0.0, call.left))
         except ConnectionFailure as gone:
             self._fail(call, gone)
+            return
+        unanswered = [waiting for waiting in self._waiting.values() if waiting.left > 0]
+        console.warn(f"{failure}; connected again, calls asked again: {len(unanswered)}")
+        for waiting in unanswered:
+            self._link.put(waiting)
+        self._link.flush()
 
     def _refused(self) -> None:
         """RabbitMQ closed the channel over a request, and does not say which. Asked again, it would do so again."""
-        close(self._connection)
+        self._link.close()
         for waiting in list(self._waiting.values()):
             self._fail(waiting, Refused("RabbitMQ refused a request: this user may not publish, or it is too large"))

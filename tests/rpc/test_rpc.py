@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
@@ -242,6 +244,42 @@ def test_the_request_expires_with_its_call(client: ModuleType, settings: Setting
 
 
 # The client
+
+
+def test_a_request_that_is_held_back_goes_with_the_next(
+    client: ModuleType, settings: Settings, channel: BlockingChannel
+) -> None:
+    queue = channel.queue_declare("", exclusive=True).method.queue
+
+    def reply(count: int) -> None:
+        for request, body in take(channel, queue, count):
+            answer = BasicProperties(correlation_id=request.correlation_id)
+            channel.basic_publish("", str(request.reply_to), body * 2, answer)
+
+    with client.Client("test", settings) as asking:
+        held = [asking.send(queue, b"%d" % number, deadline=LIMIT, hold=True) for number in range(3)]
+        # On another connection, and so not behind them: they have had their time.
+        time.sleep(0.3)
+        assert channel.queue_declare(queue, passive=True).method.message_count == 0
+        following = asking.send(queue, b"3", deadline=LIMIT)
+        reply(4)
+        assert [asking.wait(call).body for call in (*held, following)] == [b"00", b"11", b"22", b"33"]
+        last = asking.send(queue, b"4", deadline=LIMIT, hold=True)
+        thread = threading.Thread(target=reply, args=(1,))
+        thread.start()
+        assert asking.wait(last).body == b"44"
+        thread.join()
+
+
+def test_many_large_requests_go_out_without_anybody_waiting(
+    client: ModuleType, settings: Settings, channel: BlockingChannel
+) -> None:
+    """More than the socket takes at once."""
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    with client.Client("test", settings) as asking:
+        for number in range(30):
+            asking.send(queue, b"%d" % (number % 10) * 1_000_000, deadline=LIMIT)
+        assert [len(body) for _, body in take(channel, queue, 30)] == [1_000_000] * 30
 
 
 def test_nobody_there_is_told_at_once_also_when_many_ask(environ: dict[str, str]) -> None:

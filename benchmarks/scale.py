@@ -78,8 +78,8 @@ def efficiency(lab: Lab, workers: int) -> float:
             for _ in threads:
                 if not ready.acquire(timeout=LIMIT):
                     raise ConnectionFailure("a worker did not start")
-            start = time.perf_counter()
             with Publisher("benchmarks", lab.settings) as publisher:
+                start = time.perf_counter()
                 for _ in range(tasks):
                     publisher.publish("", queue, BODY)
             for _ in range(tasks):

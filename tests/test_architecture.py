@@ -29,7 +29,7 @@ ALLOWED = {
     "common": set(),
     "broker": {"common"},
     "tour": {"common", "broker"},
-    "playground": {"common", "tour"},
+    "playground": {"broker", "common", "tour"},
     "deploy": {"common"},
 }
 # What requirements.txt installs, by the names of its modules.

@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from common.config import Settings
 from common.connection import connect as connect_to_broker
+from common.publisher import Publisher
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.process import wait_until
 
@@ -258,10 +259,9 @@ def test_terminal_output_is_bounded(playground: Playground) -> None:
     with playground.look(session) as page:
         ready(page)
         until_played(page, 1)
-        with connect_to_broker("tests", own_vhost(playground)) as connection:
-            channel = connection.channel()
+        with Publisher("tests", own_vhost(playground)) as publisher:
             for number in range(1500):
-                channel.basic_publish("", "work_queue.tasks", b"%d" % number + b"x" * 3000)
+                publisher.publish("", "work_queue.tasks", b"%d" % number + b"x" * 3000)
         page.until(
             lambda message: message["type"] == "terminal" and any("Done with '1499" in line for line in message["more"])
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -10,6 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+_INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
+
+
+def surroundings() -> dict[str, str]:
+    """What a server needs of our environment. It outlives us: what else is there speaks of us, or of who started us."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
 class Daemon:

@@ -5,13 +5,12 @@ Erlang would start one by itself: as a daemon that listens on all addresses and 
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
 from pathlib import Path
 
-from broker.daemon import Daemon
+from broker.daemon import Daemon, surroundings
 from broker.ports import is_listening
 from common.errors import ExitCode, Failure
 
@@ -40,7 +39,7 @@ class Epmd:
         """Start it and wait until it listens; no-op if one does. Raises EpmdFailure."""
         if is_listening("127.0.0.1", self.port):
             return
-        self._daemon.start([_program(), "-port", str(self.port), "-address", "127.0.0.1"], os.environ)
+        self._daemon.start([_program(), "-port", str(self.port), "-address", "127.0.0.1"], surroundings())
         end = time.monotonic() + TIMEOUT
         while not is_listening("127.0.0.1", self.port):
             if self._daemon.find() is None or time.monotonic() > end:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from broker.access import definitions
-from broker.daemon import Daemon
+from broker.daemon import Daemon, surroundings
 from broker.epmd import Epmd
 from broker.ports import Ports, is_listening, is_taken
 from broker.server import Server, find_server
@@ -263,13 +263,9 @@ class PrivateNode:
         return lines
 
     def _environment(self) -> dict[str, str]:
-        # The caller's RABBITMQ_* speak of clients, or of another node.
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_", "AMQP_"))
-        }
         here = self.directory
         loopback = "{0,0,0,0,0,0,0,1}" if ":" in self.address else f"{{{self.address.replace('.', ',')}}}"
-        return environment | {
+        return surroundings() | {
             "LANG": "C.UTF-8",
             "LC_ALL": "C.UTF-8",
             # Erlang looks for its cookie there.

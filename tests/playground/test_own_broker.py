@@ -28,6 +28,22 @@ def done(page: Page, body: str) -> None:
     lines(page, f"Done with '{body}'")
 
 
+def restart(page: Page) -> None:
+    """Restart RabbitMQ from the page, and wait until there was trouble, and it is over, and the command has ended."""
+    page.send(do="broker")
+    seen: list[str] = []
+
+    def is_over(message: dict[str, Any]) -> bool:
+        # In whatever order they are told.
+        if message["type"] == "state":
+            seen.append("trouble" if message["trouble"] else "no trouble")
+        seen.extend(line for line in message.get("more", ()) if line == "(exit code 0)")
+        told = [item for item in seen if item != "(exit code 0)"]
+        return "trouble" in told and told[-1] == "no trouble" and "(exit code 0)" in seen
+
+    page.until(is_over)
+
+
 def look_on(own_broker: OwnBroker, playground: Playground) -> None:
     with playground.look(playground.open("work_queue")) as page:
         snapshot = page.until(lambda message: message["type"] == "snapshot")
@@ -38,17 +54,7 @@ def look_on(own_broker: OwnBroker, playground: Playground) -> None:
         state(page, trouble=False)
         done(page, "before")
 
-        page.send(do="broker")
-        seen: list[str] = []
-
-        def is_over(message: dict[str, Any]) -> bool:
-            """There was trouble, and it is over, and the command has ended: in whatever order they are told."""
-            if message["type"] == "state":
-                seen.append("trouble" if message["trouble"] else "no trouble")
-            seen.extend(line for line in message.get("more", ()) if "(exit code 0)" in line)
-            return "trouble" in seen and seen[-1] != "trouble" and "(exit code 0)" in seen
-
-        page.until(is_over)
+        restart(page)
         done(page, "after the restart")
 
         assert own_broker.run("kill").code == 0
@@ -60,6 +66,8 @@ def look_on(own_broker: OwnBroker, playground: Playground) -> None:
         state(page, trouble=False)
         done(page, "after the kill")
 
+        restart(page)
+
 
 def test_the_broker_is_restarted_and_killed_while_somebody_looks(own_broker: OwnBroker) -> None:
     with serving(own_broker.settings, environ=own_broker.environ, may_restart=True) as playground:
@@ -68,6 +76,8 @@ def test_the_broker_is_restarted_and_killed_while_somebody_looks(own_broker: Own
         finally:
             assert own_broker.run("up").code == 0
         assert not any("Traceback" in line for line in playground.script.lines), playground.script.lines
+    # What has restarted it was a process of the session, and ended with that; RabbitMQ did not.
+    assert own_broker.run("status").code == 0
 
 
 def test_the_server_ends_without_the_broker(own_broker: OwnBroker) -> None:

@@ -26,7 +26,7 @@ test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
-bench: .venv/.benchmarks ## measure how fast it all is (5 minutes; QUICK=1: less than one)
+bench: .venv/.benchmarks ## measure how fast it all is (6 minutes; QUICK=1: one)
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 

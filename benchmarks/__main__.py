@@ -61,10 +61,11 @@ def measure(settings: Settings, sections: list[str], command: str, lab: Lab) -> 
 def save(data: Json, folder: Path, *, plotted: bool = True) -> None:
     """Write the figures, the report and, if matplotlib is installed, the plots."""
     version = report.short(data["versions"]["RabbitMQ"])
+    plotted = plotted and find_spec("matplotlib") is not None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{version}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{version}.md").write_text(report.document(data), encoding="utf-8")
-    if plotted and find_spec("matplotlib"):
+    (folder / f"{version}.md").write_text(report.document(data, plotted=plotted), encoding="utf-8")
+    if plotted:
         from benchmarks import plots  # noqa: PLC0415
 
         plots.draw(data, tables_from(data), folder)

@@ -129,12 +129,14 @@ def ladder_lines(tables: dict[str, Table]) -> Iterator[str]:
         yield line([f"{name}{where}", figure(rate), price])
 
 
-def document(data: Json) -> str:
-    """The whole run as one Markdown file."""
+def document(data: Json, *, plotted: bool) -> str:
+    """The whole run as one Markdown file, with its plots if they are there."""
     parts = [f"# RabbitMQ {data['versions']['RabbitMQ']}: what was measured", "", *about(data), ""]
     parts += ["## Aimed at", "", *goal_lines(goals_from(data)), ""]
     for table in tables_from(data):
-        parts += [f"## {table.title}", "", *table_lines(table), "", f"![{table.title}]({plot_name(data, table)})", ""]
+        parts += [f"## {table.title}", "", *table_lines(table), ""]
+        if plotted:
+            parts += [f"![{table.title}]({plot_name(data, table)})", ""]
     if data["skipped"]:
         parts += ["## Not measured", "", *(f"- {why}" for why in data["skipped"]), ""]
     return "\n".join(parts)

@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 
 from common.config import Settings
-from common.management import Management, NotFound
+from common.management import Management, ManagementFailure, NotFound
 from playground.identity import MARK, Identity
 
 # Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.
@@ -53,8 +53,12 @@ def sweep(settings: Settings) -> list[str]:
     with Management(settings, timeout=_TIMEOUT) as api:
         for vhost in api.vhosts():
             if _dead(vhost.name):
-                with suppress(NotFound):
+                try:
                     api.delete_vhost(vhost.name)
+                except ManagementFailure:
+                    # Another server may sweep at the same time; RabbitMQ has several answers to the later one.
+                    if vhost.name in {item.name for item in api.vhosts()}:
+                        raise
                 gone.append(vhost.name)
         for user in api.request("GET", "users"):
             if _dead(user["name"]):

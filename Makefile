@@ -72,7 +72,7 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@$(call pip,requirements.txt -r playground/requirements.txt)
 	@touch .venv/.runtime $@
 
-.venv/.benchmarks: benchmarks/requirements.txt requirements.txt pyproject.toml | .venv/bin/pip
+.venv/.benchmarks: benchmarks/requirements.txt requirements.txt $(wildcard protocols/*/requirements.txt) pyproject.toml | .venv/bin/pip
 	@echo 'installing the requirements and what the benchmarks are measured against'
 	@$(call pip,benchmarks/requirements.txt)
 	@touch .venv/.runtime $@

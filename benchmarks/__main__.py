@@ -2,8 +2,8 @@
 
     python -m benchmarks [SECTION ...] [--quick]
 
-Sections: publishing, consuming, latency, rpc, scale, cost; all of them by default, which takes about five minutes, or
-less than one with --quick. Everything happens in a virtual host of its own, which is deleted afterwards. The figures
+Sections: publishing, consuming, latency, rpc, scale, cost; all of them by default, which takes about six minutes, or
+about one with --quick. Everything happens in a virtual host of its own, which is deleted afterwards. The figures
 go to benchmarks/results/, in files that are named after the RabbitMQ's version; those of a run that is not complete
 (--quick, or some sections), to benchmarks/results/partial/. --report measures nothing: it makes the reports, the
 plots and the tables of benchmarks/README.md again from the figures that are there.

@@ -135,11 +135,16 @@ class Link:
         if self._batch is not None:
             self._batch.add(call)
 
-    def flush(self) -> None:
-        """Send all requests now, and return when the socket has them."""
+    def flush(self, seconds: float) -> None:
+        """Send all requests now, and return when the socket has them, or after ``seconds``.
+
+        RabbitMQ reads nothing while it is short of memory or disk. What is left goes out with the next ``work``.
+        """
         self._write()
-        pause = 0.0
+        pause, end = 0.0, time.monotonic() + seconds
         while not self.broken and self._wire.transport and self._wire.transport.get_write_buffer_size():
+            if time.monotonic() > end:
+                return
             self._loop.call_later(pause, self._loop.stop)
             self._loop.start()
             pause = 0.005
@@ -246,7 +251,7 @@ class Client:
         else:
             self._link.put(call)
             if not hold:
-                self._link.flush()
+                self._link.flush(call.left)
         return call
 
     def wait(self, call: Call) -> Message:
@@ -305,7 +310,7 @@ class Client:
         console.warn(f"{failure}; connected again, calls asked again: {len(unanswered)}")
         for waiting in unanswered:
             self._link.put(waiting)
-        self._link.flush()
+        self._link.flush(max(0.0, call.left))
 
     def _refused(self) -> None:
         """RabbitMQ closed the channel over a request, and does not say which. Asked again, it would do so again."""

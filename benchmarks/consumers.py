@@ -20,6 +20,7 @@ from benchmarks.publishers import stream_port, url
 from common.config import Settings
 from common.connection import connect
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -40,7 +41,7 @@ def ours(settings: Settings, queue: str, count: int, prefetch: int, threads: int
             stop.set()
         return Outcome.ACK
 
-    def declare(_channel: BlockingChannel) -> str:
+    def declare(_channel: DeclaringChannel) -> str:
         return queue
 
     arguments = {"x-stream-offset": "first"} if stream else None

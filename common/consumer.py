@@ -8,23 +8,24 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import FrameType
 from typing import Any, NamedTuple
 
-from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError, ConnectionWrongStateError
+from pika.exceptions import AMQPError
 from pika.spec import Basic, BasicProperties
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from common import console
 from common.config import Settings
-from common.connection import ChannelFailure, Connection, ConnectionFailure, NotAmqp, connect, explain
+from common.connection import ChannelFailure, ConnectionFailure, NotAmqp, explain, reach
+from common.declaring import DeclaringChannel, declaring
 from common.errors import CannotWork, Failure
 from common.ledger import Encoded
+from common.link import Link
 from common.messages import Message, check_name
 
 STEADY_SECONDS = 10.0
@@ -53,7 +54,6 @@ class ConsumerCancelled(ConnectionFailure):
     transient = True
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What a handler returns instead of ``Outcome.ACK`` when a message is to be answered first.
 
@@ -63,15 +63,15 @@ class Answer:
     that no queue takes is told in one line. Raises BadMessage for what AMQP cannot carry.
     """
 
-    address: str
-    body: bytes
-    properties: BasicProperties
-    mandatory: bool = False
+    exchange = ""
 
-    def __post_init__(self) -> None:
+    def __init__(self, address: str, body: bytes, properties: BasicProperties, *, mandatory: bool = False) -> None:
         # Here and not when it is sent: what is wrong with one answer must not end the consumer.
-        check_name("address of the answer", self.address)
-        object.__setattr__(self, "properties", Encoded(self.properties))
+        check_name("address of the answer", address)
+        self.routing_key = address
+        self.body = body
+        self.properties = Encoded(properties)
+        self.mandatory = mandatory
 
 
 Handler = Callable[[Message], Outcome | Answer]
@@ -80,7 +80,7 @@ Handler = Callable[[Message], Outcome | Answer]
 def consume(
     name: str,
     settings: Settings,
-    declare: Callable[[BlockingChannel], str],
+    declare: Callable[[DeclaringChannel], str],
     handler: Handler,
     *,
     prefetch: int | None = None,
@@ -144,23 +144,49 @@ class _Session:
     has ended, the result is dropped, and the broker delivers the message again.
     """
 
-    def __init__(self, connection: Connection, channel: BlockingChannel, queue_name: str, jobs: _Jobs) -> None:
-        self.connection = connection
-        self.channel = channel
+    def __init__(self, link: Link, queue_name: str, jobs: _Jobs) -> None:
+        self.link = link
         self.queue = queue_name
         self.unsettled: dict[int, Message] = {}
-        self.last_settled = 0.0
+        self.cancelled = False
         self._jobs = jobs
+        self._tag = ""
+        self._early: list[tuple[_Session, int, Message]] | None = []
         self._results: deque[_Result] = deque()
         self._waking = False
         self._holding = False
         self._all_is_here = False
+        self._last_settled = 0.0
 
-    def deliver(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-        """Pass a message on to the handler threads (called by pika)."""
+    def consume(self, prefetch: int, options: dict[str, Any]) -> None:
+        """Become a consumer; what is delivered waits for ``begin``. Raises pika's error."""
+        channel = self.link.channel
+        self.link.ask(channel.basic_qos, prefetch_count=prefetch)
+        channel.add_on_cancel_callback(self._on_cancelled)
+        channel.add_on_return_callback(self._tell_returned)
+        answer = self.link.ask(channel.basic_consume, self.queue, self._deliver, **options)
+        self._tag = answer.method.consumer_tag
+
+    def begin(self) -> None:
+        """Let the handler threads have the messages."""
+        early, self._early = self._early or (), None
+        for job in early:
+            self._jobs.put(job)
+
+    def _deliver(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         message = Message(body, properties, method.exchange, method.routing_key, method.redelivered)
         self.unsettled[method.delivery_tag] = message
-        self._jobs.put((self, method.delivery_tag, message))
+        if self._early is None:
+            self._jobs.put((self, method.delivery_tag, message))
+        else:
+            self._early.append((self, method.delivery_tag, message))
+
+    def _on_cancelled(self, _frame: object) -> None:
+        self.cancelled = True
+        self.link.stop()
+
+    def _tell_returned(self, _channel: object, method: Basic.Return, _properties: object, _body: bytes) -> None:
+        console.warn(f"the answer for queue {method.routing_key!r} was dropped: there is no such queue any more")
 
     def finished(self, result: _Result) -> None:
         """Take a handler's result (called on its thread)."""
@@ -169,59 +195,60 @@ class _Session:
         # is what coalesces the acknowledgements of fast handlers without ever waiting for slow ones.
         if not self._waking:
             self._waking = True
-            self.call(self._settle)
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Have ``function`` called on the I/O thread, unless the connection has ended (from any thread)."""
-        with suppress(ConnectionWrongStateError):
-            self.connection.add_callback_threadsafe(function)
-
-    def give_back(self, tag: int) -> None:
-        """Return a message that no handler has seen. (A nack: since RabbitMQ 4.3, a reject would count as a try.)"""
-        del self.unsettled[tag]
-        self.channel.basic_nack(tag, requeue=True)
-        self.last_settled = time.monotonic()
+            self.link.call(self._settle)
 
     def hold(self, grace: float) -> None:
-        """Acknowledge nothing, so that nothing new comes; stop consuming when all is handled, or after ``grace``."""
+        """Acknowledge nothing, so that nothing new comes; ``run`` returns when all is handled, or after ``grace``."""
         self._holding = True
         # What was acknowledged just now may bring another message.
-        self.connection.call_later(LINGER_SECONDS, self._arrived)
-        self.connection.call_later(grace, self.release)
+        self.link.call_later(LINGER_SECONDS, self._arrived)
+        self.link.call_later(grace, self.link.stop)
 
     def _arrived(self) -> None:
         self._all_is_here = True
         self._settle()
 
-    def release(self) -> None:
-        """Stop consuming, and acknowledge what was held."""
-        if self.channel.is_open:
-            self.channel.stop_consuming()
-            self._holding = False
-            self._settle()
+    def cancel(self) -> None:
+        """Have no more messages delivered; what was held back is acknowledged after that."""
+        self._holding = False
+        if not self.cancelled:
+            with suppress(AMQPError):
+                self.link.ask(self.link.channel.basic_cancel, self._tag)
+        self.cancelled = True
+        self._settle()
 
-    def tell_returned(self, _channel: object, method: Basic.Return, _properties: object, _body: bytes) -> None:
-        """No queue takes an answer (called by pika)."""
-        console.warn(f"the answer for queue {method.routing_key!r} was dropped: there is no such queue any more")
+    def give_back(self, tags: Iterable[int]) -> None:
+        """Return messages that no handler has seen, and those that none could see yet."""
+        for tag in (*tags, *(tag for _, tag, _ in self._early or ())):
+            del self.unsettled[tag]
+            self.link.outgoing.give_back(tag)
+            self._last_settled = time.monotonic()
+
+    def linger(self) -> None:
+        """Wait until RabbitMQ has passed on what it was told last."""
+        end = self._last_settled + LINGER_SECONDS
+        while not self.link.broken and (left := end - time.monotonic()) > 0:
+            self.link.run(left)
 
     def _settle(self) -> None:
-        if not self.channel.is_open:
-            return  # start_consuming is about to raise why
+        if self.link.broken:
+            return
         # First, so that a result that comes from now on wakes us again.
         self._waking = False
         if self._holding:
             if self._all_is_here and len(self._results) == len(self.unsettled):
-                self.release()
+                self.link.stop()
             return
         results = [self._results.popleft() for _ in range(len(self._results))]
+        outgoing = self.link.outgoing
         together = 0
         for tag, outcome, why, answer in sorted(results):
             oldest = next(iter(self.unsettled))
             if answer:
-                self.channel.basic_publish("", answer.address, answer.body, answer.properties, answer.mandatory)
+                outgoing.add(answer)
             message = self.unsettled.pop(tag)
             if outcome is not Outcome.ACK:
-                self.channel.basic_reject(tag, requeue=outcome is Outcome.REQUEUE)
+                outgoing.reject(tag, requeue=outcome is Outcome.REQUEUE)
                 if why:
                     # Shortened, because an error's text may quote the whole body.
                     console.warn(f"message {message.properties.message_id or '(no id)'} rejected: {why:.300}")
@@ -229,10 +256,13 @@ class _Session:
                 together = tag
             else:
                 # An older message is still being worked on; it must not hold up this one.
-                self.channel.basic_ack(tag)
+                outgoing.ack(tag)
         if together:
-            self.channel.basic_ack(together, multiple=True)
-        self.last_settled = time.monotonic()
+            outgoing.ack(together, multiple=True)
+        outgoing.flush()
+        self._last_settled = time.monotonic()
+        if self.cancelled and not self.unsettled:
+            self.link.stop()  # all that was waited for
 
 
 _Jobs = queue.SimpleQueue[tuple[_Session, int, Message] | None]
@@ -244,7 +274,7 @@ class _Consumer:
 
     name: str
     settings: Settings
-    declare: Callable[[BlockingChannel], str]
+    declare: Callable[[DeclaringChannel], str]
     handler: Handler
     prefetch: int
     in_order: bool
@@ -327,9 +357,9 @@ class _Consumer:
         if session := self.session:
             if self.in_order and not self.exit:
                 grace = self.time_left()
-                session.call(lambda: session.hold(grace))
+                session.link.call(lambda: session.hold(grace))
             else:
-                session.call(session.channel.stop_consuming)
+                session.link.call(session.link.stop)
 
     # On the calling thread, which is the I/O thread
 
@@ -338,7 +368,7 @@ class _Consumer:
         while (session := self.open()) is not None:
             began = time.monotonic()
             broken = self.serve(session)
-            close(session.connection)
+            session.link.close()
             if broken is None:
                 return
             console.warn(f"{broken}; connecting again")
@@ -373,20 +403,17 @@ class _Consumer:
     def open_once(self) -> _Session | None:
         if self.stop.is_set():
             return None
-        connection = connect(self.name, self.settings, deadline=0)
+        link = reach(self.name, self.settings, Link, deadline=0)
         try:
-            channel = connection.channel()
-            channel.basic_qos(prefetch_count=self.prefetch)
-            session = _Session(connection, channel, self.declare(channel), self.jobs)
-            channel.add_on_return_callback(session.tell_returned)
-            channel.basic_consume(session.queue, session.deliver, **self.options)
+            session = _Session(link, self.declare(declaring(link)), self.jobs)
+            session.consume(self.prefetch, self.options)
             if self.on_ready:
                 self.on_ready(session.queue)
         except AMQPError as error:
-            close(connection)
+            link.close()
             raise explain(error, self.settings) from error
         except Exception:
-            close(connection)
+            link.close()
             raise
         return session
 
@@ -395,32 +422,32 @@ class _Consumer:
         self.ran_before = True
         self.session = session  # before we look at `stop`: it may be set by now
         try:
-            if not self.stop.is_set():
-                session.channel.start_consuming()
-            if not self.stop.is_set():
-                # pika just returns when the broker cancels the consumer.
+            if not (self.stop.is_set() or session.cancelled):
+                session.begin()
+                session.link.run()
+            if self.stop.is_set():
+                self.finish(session)
+                return None
+            if session.cancelled:
                 return ConsumerCancelled(
                     f"RabbitMQ cancelled the consumer of queue {session.queue!r} "
                     "(the queue was deleted, or a message was held for too long)"
                 )
-            self.finish(session)
-        except AMQPError as error:
-            return None if self.stop.is_set() else explain(error, self.settings)
+            assert session.link.broken
+            return explain(session.link.broken, self.settings)
         finally:
             self.session = None
             self.take_jobs()
-        return None
 
     def finish(self, session: _Session) -> None:
         """Give back what no handler has begun, and wait for the others."""
-        session.channel.stop_consuming()
-        for tag in self.take_jobs():
-            session.give_back(tag)
-        while session.unsettled and session.channel.is_open and (left := self.time_left()):
-            session.connection.process_data_events(time_limit=left)
-        if session.unsettled and session.channel.is_open:
+        session.cancel()
+        session.give_back(self.take_jobs())
+        while session.unsettled and not session.link.broken and (left := self.time_left()):
+            session.link.run(left)
+        if session.unsettled and not session.link.broken:
             console.warn(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
-        session.connection.sleep(max(0.0, session.last_settled + LINGER_SECONDS - time.monotonic()))
+        session.linger()
 
     def take_jobs(self) -> list[int]:
         """The delivery tags of the messages that no handler has begun; now none will."""
@@ -429,13 +456,6 @@ class _Consumer:
             while job := self.jobs.get_nowait():
                 tags.append(job[1])
         return tags
-
-
-def close(connection: Connection) -> None:
-    """Close if still open; what happens on the way does not matter any more."""
-    with suppress(AMQPError):
-        if connection.is_open:
-            connection.close()
 
 
 @contextmanager

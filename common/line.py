@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pika
 from pika import exceptions, frame, spec
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -19,6 +18,7 @@ from tenacity.nap import sleep_using_event
 from common import console
 from common.config import Settings
 from common.connection import connect, explain, parameters
+from common.declaring import DeclaringChannel
 from common.errors import Failure
 from common.ledger import Confirmation, Ledger, Nacked, PublisherClosed, Refused, Returned
 from common.wire import Batch, Wire
@@ -39,7 +39,7 @@ class Line:
     """
 
     def __init__(
-        self, name: str, settings: Settings, ledger: Ledger, declare: Callable[[BlockingChannel], object] | None
+        self, name: str, settings: Settings, ledger: Ledger, declare: Callable[[DeclaringChannel], object] | None
     ) -> None:
         self._name = name
         self._settings = settings

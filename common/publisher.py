@@ -7,10 +7,10 @@ from collections.abc import Callable
 from types import TracebackType
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
+from common.declaring import DeclaringChannel
 from common.errors import BadMessage, Failure
 from common.ledger import (
     Confirmation,
@@ -67,7 +67,7 @@ class Publisher:
         name: str,
         settings: Settings,
         *,
-        declare: Callable[[BlockingChannel], object] | None = None,
+        declare: Callable[[DeclaringChannel], object] | None = None,
         window: int = 1000,
         timeout: float = 30.0,
     ) -> None:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Protocol
 
-from pika import frame, spec
+from pika import amqp_object, frame, spec
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamProtocol, AbstractStreamTransport
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
@@ -37,11 +37,16 @@ Linked = BaseException | tuple[AbstractStreamTransport, AbstractStreamProtocol]
 class Outgoing(Protocol):
     """What a batch asks of a message."""
 
-    exchange: str
-    routing_key: str
-    mandatory: bool
-    body: bytes
-    properties: Encoded
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def routing_key(self) -> str: ...
+    @property
+    def mandatory(self) -> bool: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def properties(self) -> Encoded: ...
 
 
 class Wire(SelectorIOServicesAdapter):
@@ -67,7 +72,10 @@ class Wire(SelectorIOServicesAdapter):
 
 
 class Batch:
-    """Messages on their way to the transport of ``wire``, as frames of at most ``frame_max`` bytes on one channel."""
+    """Messages, and what is said of others, on their way to the transport of ``wire``.
+
+    They are frames of at most ``frame_max`` bytes, on one channel, where RabbitMQ takes them in their order.
+    """
 
     def __init__(self, wire: Wire, channel_number: int, frame_max: int) -> None:
         self._wire = wire
@@ -95,6 +103,21 @@ class Batch:
                 self._grow(len(part))
             size = 0
         self._grow(size + len(properties) + 100)
+
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Acknowledge the delivery with this tag; if ``multiple``, all before it, too."""
+        self._method(spec.Basic.Ack(tag, multiple))  # type: ignore[no-untyped-call]
+
+    def reject(self, tag: int, *, requeue: bool) -> None:
+        """Back to the queue, or to its dead letters."""
+        self._method(spec.Basic.Reject(tag, requeue))  # type: ignore[no-untyped-call]
+
+    def give_back(self, tag: int) -> None:
+        """Back to the queue, untried. (A nack: since RabbitMQ 4.3, a reject would count as a try.)"""
+        self._method(spec.Basic.Nack(tag, requeue=True))  # type: ignore[no-untyped-call]
+
+    def _method(self, method: amqp_object.Method) -> None:
+        self._pieces.append(frame.Method(self._channel_number, method).marshal())
 
     def _grow(self, size: int) -> None:
         self._size += size

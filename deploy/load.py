@@ -11,12 +11,11 @@ import time
 import uuid
 from collections import Counter, deque
 
-from pika.adapters.blocking_connection import BlockingChannel
-
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.errors import ExitCode, Failure
 from common.messages import Message
 from common.publisher import Confirmation, Publisher
@@ -115,7 +114,7 @@ class Load:
         except BaseException as error:
             self._failure = error
 
-    def _declare(self, channel: BlockingChannel) -> str:
+    def _declare(self, channel: DeclaringChannel) -> str:
         # A queue that nobody uses for an hour goes away, should this program be killed.
         arguments = {"x-queue-type": "quorum", "x-expires": 3_600_000}
         channel.queue_declare(self._queue, durable=True, arguments=arguments)

@@ -10,12 +10,12 @@ import re
 import time
 
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.connection import connect
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         forget(arguments.durable_name, settings)
         return
 
-    def declare(channel: BlockingChannel) -> str:
+    def declare(channel: DeclaringChannel) -> str:
         if arguments.durable_name:
             return topology.declare_durable(channel, arguments.durable_name)
         return topology.declare_temporary(channel)

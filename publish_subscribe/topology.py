@@ -1,19 +1,19 @@
 """The exchange of this example and the queues of its subscribers; declaring what is there already is harmless."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 EXCHANGE = "publish_subscribe.logs"
 DEAD_LETTERS = f"{EXCHANGE}.dead_letters"
 SUBSCRIBER = "publish_subscribe.subscriber."
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the exchange, which copies each message to every queue that is bound to it; return its name."""
     channel.exchange_declare(EXCHANGE, exchange_type="fanout", durable=True)
     return EXCHANGE
 
 
-def declare_temporary(channel: BlockingChannel) -> str:
+def declare_temporary(channel: DeclaringChannel) -> str:
     """Declare and bind a queue that lives as long as its subscriber's connection; return its name."""
     declare(channel)
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
@@ -24,7 +24,7 @@ def declare_temporary(channel: BlockingChannel) -> str:
     return queue
 
 
-def declare_durable(channel: BlockingChannel, name: str) -> str:
+def declare_durable(channel: DeclaringChannel, name: str) -> str:
     """Declare and bind a queue that collects messages while its subscriber is away; return its name."""
     declare(channel)
     queue = SUBSCRIBER + name

@@ -1,13 +1,13 @@
 """The queues of this example. Every script declares what it uses; a second time does no harm."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 MEASURED = "publisher_confirms.measured"
 ORDERS = "publisher_confirms.orders"
 DEAD_LETTERS = f"{ORDERS}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue into which the rates are measured; return its name."""
     arguments = {
         "x-queue-type": "quorum",
@@ -19,7 +19,7 @@ def declare(channel: BlockingChannel) -> str:
     return MEASURED
 
 
-def declare_orders(channel: BlockingChannel) -> str:
+def declare_orders(channel: DeclaringChannel) -> str:
     """Declare the queue of orders, and the one for what is no order; return the former's name."""
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_declare(
@@ -36,7 +36,7 @@ def declare_orders(channel: BlockingChannel) -> str:
     return ORDERS
 
 
-def declare_small(channel: BlockingChannel) -> str:
+def declare_small(channel: DeclaringChannel) -> str:
     """Declare a queue that has room for one message, and that goes with its connection; return its name."""
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
     # No name given: RabbitMQ makes one up.

@@ -5,11 +5,11 @@ python routing/receive_logs_direct.py info warning error
 """
 
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("severities", choices=topology.SEVERITIES, nargs="+", help="one or several")
     severities = parser.parse_args().severities
 
-    def declare(channel: BlockingChannel) -> str:
+    def declare(channel: DeclaringChannel) -> str:
         exchange = topology.declare(channel)
         queue = topology.declare_temporary(channel)
         # A queue may have any number of bindings. A message that fits several comes once all the same.

@@ -6,11 +6,11 @@ python routing/receive_logs_headers.py any shop=north severity=error
 
 import labels
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = dict(arguments.labels)
 
-    def declare(channel: BlockingChannel) -> str:
+    def declare(channel: DeclaringChannel) -> str:
         exchange = topology.declare_labelled(channel)
         queue = topology.declare_temporary(channel)
         channel.queue_bind(queue, exchange, arguments={**wanted, "x-match": arguments.match})

@@ -1,6 +1,6 @@
 """The exchanges of this example and the queues behind them; declaring what is there already is harmless."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 EXCHANGE = "routing.logs"
 LABELLED = "routing.labelled_logs"
@@ -9,20 +9,20 @@ SEVERITIES = ("info", "warning", "error")
 DEAD_LETTERS = f"{EXCHANGE}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the direct exchange, and the one that gets what it has no queue for; return the former's name."""
     channel.exchange_declare(UNROUTED, exchange_type="fanout", durable=True)
     channel.exchange_declare(EXCHANGE, exchange_type="direct", durable=True, arguments={"alternate-exchange": UNROUTED})
     return EXCHANGE
 
 
-def declare_labelled(channel: BlockingChannel) -> str:
+def declare_labelled(channel: DeclaringChannel) -> str:
     """Declare the headers exchange; return its name."""
     channel.exchange_declare(LABELLED, exchange_type="headers", durable=True)
     return LABELLED
 
 
-def declare_temporary(channel: BlockingChannel) -> str:
+def declare_temporary(channel: DeclaringChannel) -> str:
     """Declare a queue that lives as long as its receiver's connection, bound to nothing yet; return its name."""
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD_LETTERS}
@@ -31,7 +31,7 @@ def declare_temporary(channel: BlockingChannel) -> str:
     return queue
 
 
-def declare_unrouted(channel: BlockingChannel) -> str:
+def declare_unrouted(channel: DeclaringChannel) -> str:
     """Declare and bind the queue for messages that nobody wanted; return its name."""
     declare(channel)
     dead_letters = f"{UNROUTED}.dead_letters"

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
 from types import TracebackType
 
-from pika import BasicProperties, ConnectionParameters, DeliveryMode, SelectConnection
-from pika.adapters.select_connection import IOLoop
+from pika import BasicProperties, ConnectionParameters, DeliveryMode
 from pika.channel import Channel
-from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker
 from pika.spec import Basic
 
 from common import console, messages
@@ -22,8 +20,8 @@ from common.config import Settings
 from common.connection import ConnectionFailure, explain, reach
 from common.errors import ExitCode, Failure
 from common.ledger import Encoded
+from common.link import Link
 from common.messages import Message, check_name
-from common.wire import Batch, Wire
 
 REPLIES = "amq.rabbitmq.reply-to"
 """No queue, though it is consumed like one: RabbitMQ hands a reply straight to the channel that has asked."""
@@ -98,115 +96,6 @@ class Call:
         )
 
 
-class Link:
-    """One connection with one channel, on which requests go out and replies come in, while somebody waits.
-
-    Raises pika's error if it cannot be had. ``broken`` is set when it has ended, ``refused`` when RabbitMQ has closed
-    the channel.
-    """
-
-    def __init__(
-        self, choice: ConnectionParameters, on_reply: Callable[..., object], on_return: Callable[..., object]
-    ) -> None:
-        self.broken: BaseException | None = None
-        self.refused = False
-        self._on_reply, self._on_return = on_reply, on_return
-        self._batch: Batch | None = None
-        self._until: Callable[[], bool] = bool
-        self._loop = IOLoop()
-        # pika sends the three frames of a request one by one, and waits each time until they are gone. A batch of the
-        # Publisher's kind sends many requests at once.
-        self._wire = Wire(self._loop)
-        self._connection = SelectConnection(
-            choice,
-            on_open_callback=self._on_open,
-            on_open_error_callback=self._on_closed,
-            on_close_callback=self._on_closed,
-            custom_ioloop=self._wire,
-        )
-        # pika has time limits of its own for this.
-        self.work(lambda: self._batch is not None or self.refused, 3600)
-        if self._batch is None:
-            self.close()
-            raise self.broken or AMQPConnectionError()
-
-    def put(self, call: Call) -> None:
-        """Have a request go out with the next ``work`` or ``flush``."""
-        if self._batch is not None:
-            self._batch.add(call)
-
-    def flush(self, seconds: float) -> None:
-        """Send all requests now, and return when the socket has them, or after ``seconds``.
-
-        RabbitMQ reads nothing while it is short of memory or disk. What is left goes out with the next ``work``.
-        """
-        self._write()
-        pause, end = 0.0, time.monotonic() + seconds
-        while not self.broken and self._wire.transport and self._wire.transport.get_write_buffer_size():
-            if time.monotonic() > end:
-                return
-            self._loop.call_later(pause, self._loop.stop)
-            self._loop.start()
-            pause = 0.005
-
-    def work(self, until: Callable[[], bool], seconds: float) -> None:
-        """Send and receive until ``until()``, until there is nothing to hope for here, or for ``seconds``."""
-        self._write()
-        self._until = until
-        timer = self._loop.call_later(seconds, self._loop.stop)
-        if not self._over():
-            self._loop.start()
-        self._loop.remove_timeout(timer)
-
-    def _write(self) -> None:
-        if self._batch is not None:
-            self._batch.flush()
-
-    def close(self) -> None:
-        """Close it, if it is open."""
-        if self._connection.is_open:
-            self._connection.close()
-            self.work(bool, 1.0)
-        self.broken = self.broken or AMQPConnectionError()
-        self._loop.close()
-
-    def _over(self) -> bool:
-        return self.broken is not None or self._until()
-
-    def _on_open(self, connection: SelectConnection) -> None:
-        connection.channel(on_open_callback=self._on_channel_open)
-
-    def _on_channel_open(self, channel: Channel) -> None:
-        channel.add_on_close_callback(self._on_channel_closed)
-        channel.add_on_return_callback(self._stopping(self._on_return))
-        # Without acknowledgements, and on the channel that asks: RabbitMQ insists on both.
-        consuming = self._stopping(lambda _frame: self._ready(channel))
-        channel.basic_consume(REPLIES, self._stopping(self._on_reply), auto_ack=True, callback=consuming)
-
-    def _ready(self, channel: Channel) -> None:
-        self._batch = Batch(self._wire, channel.channel_number, channel.connection.params.frame_max)
-
-    def _on_channel_closed(self, _channel: Channel, reason: BaseException) -> None:
-        # Any other reason: the connection has ended as well, and _on_closed comes next.
-        if isinstance(reason, ChannelClosedByBroker):
-            self.refused = True
-            self._loop.stop()
-
-    def _on_closed(self, _connection: SelectConnection, reason: BaseException) -> None:
-        self.broken = reason
-        self._loop.stop()
-
-    def _stopping(self, function: Callable[..., object]) -> Callable[..., None]:
-        """``function``, and then an end of the work if that was what it has waited for."""
-
-        def call(*arguments: object) -> None:
-            function(*arguments)
-            if self._over():
-                self._loop.stop()
-
-        return call
-
-
 class Client:
     """Any number of calls in flight on one connection; for one thread.
 
@@ -224,6 +113,7 @@ class Client:
         self._settings = settings
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Call] = {}
+        self._wanted: Call | None = None  # by who waits for it just now
         self._link = self._open(settings.connect_timeout)
 
     def __enter__(self) -> Client:
@@ -249,9 +139,9 @@ class Client:
         if self._link.broken:
             self._recover(call, self._link.broken)
         else:
-            self._link.put(call)
+            self._link.outgoing.add(call)
             if not hold:
-                self._link.flush(call.left)
+                self._flush(call.left)
         return call
 
     def wait(self, call: Call) -> Message:
@@ -262,8 +152,10 @@ class Client:
                 self._fail(call, NoReply(f"no reply within {call.seconds:g} s; the server is too slow, or gone"))
                 break
             # Replies to other calls may come first. They are kept until it is their turn.
-            self._link.work(lambda: call.done, call.left)
-            if self._link.refused:
+            self._wanted = call
+            self._link.run(call.left)
+            self._wanted = None
+            if isinstance(self._link.broken, ChannelClosedByBroker):
                 self._refused()
             elif self._link.broken:
                 self._recover(call, self._link.broken)
@@ -273,10 +165,28 @@ class Client:
         return call.reply
 
     def _open(self, seconds: float) -> Link:
-        def opened(choice: ConnectionParameters) -> Link:
-            return Link(choice, self._on_reply, self._on_return)
+        return reach(self._name, self._settings, self._linked, deadline=seconds)
 
-        return reach(self._name, self._settings, opened, deadline=seconds)
+    def _linked(self, choice: ConnectionParameters) -> Link:
+        link = Link(choice)
+        try:
+            link.channel.add_on_return_callback(self._on_return)
+            # Without acknowledgements, and on the channel that asks: RabbitMQ insists on both.
+            link.ask(link.channel.basic_consume, REPLIES, self._on_reply, auto_ack=True)
+        except Exception:
+            link.close()
+            raise
+        return link
+
+    def _flush(self, seconds: float) -> None:
+        """Send all requests now, and return when the socket has them, or after ``seconds``.
+
+        RabbitMQ reads nothing while it is short of memory or disk. What is left goes out while we wait for replies.
+        """
+        end = time.monotonic() + seconds
+        self._link.run(0)
+        while self._link.unsent and time.monotonic() < end:
+            self._link.run(0.005)
 
     def _on_reply(self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         call = self._waiting.pop(properties.correlation_id or "", None)
@@ -288,10 +198,17 @@ class Client:
             call.error = ServerError(f"the server says: {body.decode('utf-8', 'replace')}")
         else:
             call.reply = Message(body, properties, method.exchange, method.routing_key)
+        self._have()
 
     def _on_return(self, _channel: Channel, _method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
         if call := self._waiting.get(properties.correlation_id or ""):
             self._fail(call, NoServer(f"no server is there for {call.routing_key!r}; start one"))
+            self._have()
+
+    def _have(self) -> None:
+        """Go back to who waits, if that was it."""
+        if self._wanted and self._wanted.done:
+            self._link.stop()
 
     def _fail(self, call: Call, failure: Failure) -> None:
         self._waiting.pop(call.id, None)
@@ -309,8 +226,8 @@ class Client:
         unanswered = [waiting for waiting in self._waiting.values() if waiting.left > 0]
         console.warn(f"{failure}; connected again, calls asked again: {len(unanswered)}")
         for waiting in unanswered:
-            self._link.put(waiting)
-        self._link.flush(max(0.0, call.left))
+            self._link.outgoing.add(waiting)
+        self._flush(max(0.0, call.left))
 
     def _refused(self) -> None:
         """RabbitMQ closed the channel over a request, and does not say which. Asked again, it would do so again."""

@@ -1,12 +1,12 @@
 """The queue of this example. Only the server declares it: that it is there tells a client that a server is."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 QUEUE = "rpc.requests"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of requests and the one for those that nobody answered; return the former's name."""
     channel.queue_declare(
         DEAD_LETTERS,

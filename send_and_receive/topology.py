@@ -1,12 +1,12 @@
 """The queue of this example. Both ends declare it, so that either may start first; a second time does no harm."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 QUEUE = "send_and_receive.hello"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue and the one for what its receiver cannot use; return the queue's name."""
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_declare(

@@ -4,15 +4,15 @@ python topics/receive_alarms.py
 """
 
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     logs = topology.declare(channel)
     alarms = topology.declare_alarms(channel)
     # From exchange to exchange. This binding stays when we go; the one below goes with our queue.

@@ -6,11 +6,11 @@ python topics/receive_logs_topic.py '*.till.*' '#.error'   what is about a till,
 
 import keys
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("patterns", type=keys.key, nargs="+", metavar="PATTERN", help="* is one word, # any number")
     patterns = parser.parse_args().patterns
 
-    def declare(channel: BlockingChannel) -> str:
+    def declare(channel: DeclaringChannel) -> str:
         exchange = topology.declare(channel)
         queue = topology.declare_temporary(channel)
         # Patterns that fit the same message do no harm: a queue gets it once.

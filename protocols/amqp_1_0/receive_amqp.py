@@ -5,11 +5,11 @@ python protocols/amqp_1_0/receive_amqp.py
 
 import client
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     console.parser(__doc__).parse_args()
     settings = Settings.load()
 
-    def declare(_channel: BlockingChannel) -> str:
+    def declare(_channel: DeclaringChannel) -> str:
         with client.connected("amqp_1_0/receive_amqp.py", settings):
             return topology.QUEUE
 

@@ -3,14 +3,14 @@
 MQTT's own clients declare nothing. RabbitMQ makes a queue for each subscriber, named mqtt-subscription-<client id>qos1.
 """
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 EXCHANGE = "amq.topic"
 QUEUE = "mqtt.readings"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of all temperatures, for consumers that speak AMQP; return its name."""
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_declare(

@@ -3,7 +3,7 @@
 So every script declares it with AMQP, and STOMP uses it by /amq/queue/NAME, which takes a queue as it is.
 """
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 QUEUE = "stomp.orders"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"
@@ -13,7 +13,7 @@ READY = "/topic/stomp.ready"
 """STOMP's name of what is published to the exchange amq.topic with the routing key stomp.ready."""
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of orders and that of those which cannot be cooked; return the former's name."""
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_declare(

@@ -2,7 +2,7 @@
 
 import zlib
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 SALES = "streams.sales"
 RECENT = "streams.recent"
@@ -12,7 +12,7 @@ COMPARED_STREAM = "streams.compared.stream"
 COMPARED_QUEUE = "streams.compared.queue"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the stream of all sales; return its name."""
     channel.queue_declare(
         SALES,
@@ -27,7 +27,7 @@ def declare(channel: BlockingChannel) -> str:
     return SALES
 
 
-def declare_recent(channel: BlockingChannel) -> str:
+def declare_recent(channel: DeclaringChannel) -> str:
     """Declare a stream that keeps little, in small files, so that one can watch it forget; return its name."""
     channel.queue_declare(
         RECENT,
@@ -42,7 +42,7 @@ def declare_recent(channel: BlockingChannel) -> str:
     return RECENT
 
 
-def declare_partitions(channel: BlockingChannel) -> str:
+def declare_partitions(channel: DeclaringChannel) -> str:
     """Declare a super stream, which is an exchange with a stream behind each routing key; return its name."""
     channel.exchange_declare(BY_TILL, exchange_type="direct", durable=True, arguments={"x-super-stream": True})
     for number in range(PARTITIONS):
@@ -55,7 +55,7 @@ def declare_partitions(channel: BlockingChannel) -> str:
     return BY_TILL
 
 
-def declare_compared(channel: BlockingChannel) -> str:
+def declare_compared(channel: DeclaringChannel) -> str:
     """Declare a stream and a quorum queue for compare.py; return the name of the queue."""
     channel.queue_declare(
         COMPARED_STREAM, durable=True, arguments={"x-queue-type": "stream", "x-max-length-bytes": 2_000_000_000}

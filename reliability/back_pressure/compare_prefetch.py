@@ -10,11 +10,11 @@ import statistics
 import time
 
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console, messages
 from common.config import Settings
 from common.connection import Connection, connect
+from common.declaring import DeclaringChannel
 from common.errors import Failure
 from common.publisher import Publisher
 
@@ -26,7 +26,7 @@ QUIET = 0.3
 LIMIT = 30.0
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 1000})
     return QUEUE
 

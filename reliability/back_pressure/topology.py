@@ -1,6 +1,6 @@
 """Four queues for the readings of a sensor, and four answers to the question what to do when there are too many."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 READINGS = "back_pressure.readings"
 LIMIT = 100
@@ -24,14 +24,14 @@ QUEUES: dict[str, dict[str, object]] = {
 }
 
 
-def declare_dead_letters(channel: BlockingChannel) -> str:
+def declare_dead_letters(channel: DeclaringChannel) -> str:
     """Declare the queue for what is no reading; return its name."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
     return DEAD_LETTERS
 
 
-def declare(channel: BlockingChannel, name: str = "readings") -> str:
+def declare(channel: DeclaringChannel, name: str = "readings") -> str:
     """Declare one of the queues; return its full name."""
     declare_dead_letters(channel)
     more = QUEUES.get(name, {})

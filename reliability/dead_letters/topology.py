@@ -1,6 +1,6 @@
 """The queues of this example and the exchange for what dies in them; declaring what is there already is harmless."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 ORDERS = "dead_letters.orders"
 TEMPERATURES = "dead_letters.temperatures"
@@ -10,7 +10,7 @@ DELIVERY_LIMIT = 3
 """How often an order may come back to its queue."""
 
 
-def declare_dead_letters(channel: BlockingChannel) -> str:
+def declare_dead_letters(channel: DeclaringChannel) -> str:
     """Declare the dead-letter exchange with the queue behind it; return the queue's name."""
     # A fanout exchange takes them all, whatever their routing key was.
     channel.exchange_declare(EXCHANGE, exchange_type="fanout", durable=True)
@@ -22,7 +22,7 @@ def declare_dead_letters(channel: BlockingChannel) -> str:
     return DEAD_LETTERS
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of orders, which names its dead-letter exchange in its arguments; return its name."""
     declare_dead_letters(channel)
     channel.queue_declare(
@@ -40,7 +40,7 @@ def declare(channel: BlockingChannel) -> str:
     return ORDERS
 
 
-def declare_temperatures(channel: BlockingChannel) -> str:
+def declare_temperatures(channel: DeclaringChannel) -> str:
     """Declare the queue of temperatures, which says nothing of dead letters: a policy does; return its name."""
     declare_dead_letters(channel)
     channel.queue_declare(TEMPERATURES, durable=True, arguments={"x-queue-type": "quorum"})

@@ -1,6 +1,6 @@
 """The queue of reminders, and the ladder of queues in which a reminder waits until it is due."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 REMINDERS = "delayed_messages.reminders"
 DEAD_LETTERS = f"{REMINDERS}.dead_letters"
@@ -19,7 +19,7 @@ def level_name(level: int) -> str:
     return f"delayed_messages.level.{level}"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare what a reminder comes to when it is due, and the dead letters; return the name of the former queue."""
     channel.exchange_declare(DEAD, exchange_type="fanout", durable=True)
     # RabbitMQ 4 gives up on what has come back 20 times: here that would be lost, should somebody look that often.
@@ -43,7 +43,7 @@ def declare(channel: BlockingChannel) -> str:
     return REMINDERS
 
 
-def declare_ladder(channel: BlockingChannel) -> str:
+def declare_ladder(channel: DeclaringChannel) -> str:
     """Declare all that, and the ladder; return the name of the queue of reminders."""
     declare(channel)
     below = DUE
@@ -71,7 +71,7 @@ def declare_ladder(channel: BlockingChannel) -> str:
     return REMINDERS
 
 
-def declare_naive(channel: BlockingChannel) -> str:
+def declare_naive(channel: DeclaringChannel) -> str:
     """Declare one queue for all delays, to see what is wrong with it; return its name."""
     channel.queue_declare(
         NAIVE,

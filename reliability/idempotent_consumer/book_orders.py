@@ -11,11 +11,11 @@ import time
 import orders
 import store
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console, database
 from common.config import Settings
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     engine = database.open_engine(settings, store.TABLES)
     stop = threading.Event()
 
-    def declare(channel: BlockingChannel) -> str:
+    def declare(channel: DeclaringChannel) -> str:
         queue = topology.declare(channel)
         if arguments.exchange:
             channel.queue_bind(queue, arguments.exchange, routing_key="#")

@@ -1,12 +1,12 @@
 """The queue of this example. Both ends declare it, so that either may start first; a second time does no harm."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 QUEUE = "idempotent_consumer.orders"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of orders and the one for those that cannot be booked; return the former's name."""
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_declare(

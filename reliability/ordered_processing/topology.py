@@ -1,6 +1,6 @@
 """Three ways from a producer to several consumers; declaring what is there already is harmless."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 SHARED = "ordered_processing.shared"
 SINGLE = "ordered_processing.single"
@@ -14,17 +14,17 @@ def partition(number: int) -> str:
     return f"ordered_processing.partition_{number}"
 
 
-def declare_shared(channel: BlockingChannel) -> str:
+def declare_shared(channel: DeclaringChannel) -> str:
     """Declare a queue whose consumers all get messages at the same time; return its name."""
     return _declare(channel, SHARED, single_active_consumer=False)
 
 
-def declare_single(channel: BlockingChannel) -> str:
+def declare_single(channel: DeclaringChannel) -> str:
     """Declare a queue of whose consumers one is active and the others stand by; return its name."""
     return _declare(channel, SINGLE, single_active_consumer=True)
 
 
-def declare_partition(channel: BlockingChannel, number: int) -> str:
+def declare_partition(channel: DeclaringChannel, number: int) -> str:
     """Declare the exchange that deals out the accounts, and all partitions; return the name of this one's queue."""
     channel.exchange_declare(BY_ACCOUNT, exchange_type="x-consistent-hash", durable=True)
     for each in range(1, PARTITIONS + 1):
@@ -34,7 +34,7 @@ def declare_partition(channel: BlockingChannel, number: int) -> str:
     return partition(number)
 
 
-def _declare(channel: BlockingChannel, queue: str, *, single_active_consumer: bool) -> str:
+def _declare(channel: DeclaringChannel, queue: str, *, single_active_consumer: bool) -> str:
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_declare(
         queue,

@@ -9,12 +9,12 @@ import time
 
 import levels
 import topology
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common import console
 from common.config import Settings
 from common.connection import connect, server_version
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     with connect("priorities/answer_tickets.py", settings) as connection:
         version = server_version(connection)
 
-    def declare(channel: BlockingChannel) -> str:
+    def declare(channel: DeclaringChannel) -> str:
         topology.declare(channel)
         return topology.QUEUES[arguments.queue]
 

@@ -1,6 +1,6 @@
 """The two queues of tickets, one of either kind, and the dead letters of both."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 CLASSIC = "priorities.tickets.classic"
 QUORUM = "priorities.tickets.quorum"
@@ -14,7 +14,7 @@ CLASSIC_ARGUMENTS = {"x-queue-type": "classic", "x-max-priority": 9}
 QUORUM_ARGUMENTS = {"x-queue-type": "quorum", "x-delivery-limit": 3}
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare both queues and the dead letters; return the name of the classic queue."""
     channel.exchange_declare(DEAD, exchange_type="fanout", durable=True)
     # RabbitMQ 4 gives up on what has come back 20 times: here that would be lost, should somebody look that often.

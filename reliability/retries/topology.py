@@ -1,6 +1,6 @@
 """The queue of payments, the queues in which a payment waits for its next attempt, and the dead letters."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 PAYMENTS = "retries.payments"
 DEAD_LETTERS = f"{PAYMENTS}.dead_letters"
@@ -21,7 +21,7 @@ def waiting(delay: int) -> str:
     return f"{PAYMENTS}.wait.{delay}"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of payments and its dead letters; return the former's name."""
     # RabbitMQ 4 gives up on what has come back 20 times: here that would be lost, should somebody look that often.
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
@@ -47,7 +47,7 @@ def declare(channel: BlockingChannel) -> str:
     return PAYMENTS
 
 
-def declare_ladder(channel: BlockingChannel) -> str:
+def declare_ladder(channel: DeclaringChannel) -> str:
     """Declare all that, and the queues to wait in; return the name of the queue of payments."""
     declare(channel)
     for attempt in range(1, MAX_ATTEMPTS):

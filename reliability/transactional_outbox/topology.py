@@ -1,13 +1,13 @@
 """The exchange and the queue of this example; declaring what is there already is harmless."""
 
-from pika.adapters.blocking_connection import BlockingChannel
+from common.declaring import DeclaringChannel
 
 EXCHANGE = "transactional_outbox.orders"
 QUEUE = "transactional_outbox.received"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the exchange for orders, and a queue that gets them all; return the queue's name."""
     # A fanout: whoever is interested in orders binds a queue of his own.
     channel.exchange_declare(EXCHANGE, exchange_type="fanout", durable=True)

@@ -25,6 +25,7 @@ from common import messages
 from common.config import Settings
 from common.connection import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, VhostNotFound, connect
 from common.consumer import Answer, Outcome, consume
+from common.declaring import DeclaringChannel
 from common.errors import BadMessage, CannotWork, Failure
 from common.management import Management
 from common.messages import Message
@@ -40,7 +41,7 @@ Value = TypeVar("Value")
 Handler = Callable[[Message], Outcome | Answer]
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     channel.queue_declare(DEAD_LETTERS, durable=True)
     channel.queue_declare(
         QUEUE,
@@ -116,7 +117,7 @@ class Running:
 
 @contextmanager
 def consuming(
-    settings: Settings, handler: Handler, declaring: Callable[[BlockingChannel], str] = declare, **options: Any
+    settings: Settings, handler: Handler, declaring: Callable[[DeclaringChannel], str] = declare, **options: Any
 ) -> Iterator[Running]:
     running = Running(threading.Event())
     with ThreadPoolExecutor(1) as pool:
@@ -414,24 +415,23 @@ def test_what_was_in_hand_when_the_connection_broke_is_not_settled_on_the_new_on
 
 def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[str] = []
-    channels: list[BlockingChannel] = []
 
-    def declaring(channel: BlockingChannel) -> str:
-        channels.append(channel)
-        return declare(channel)
-
-    def handler(message: Message) -> Outcome:
+    def handler(message: Message) -> Outcome | Answer:
         seen.append(message.text())
+        if len(seen) == 1:
+            # RabbitMQ does not take it, and closes the channel.
+            return Answer(QUEUE, b"", messages.properties(expiration="soon"))
         return Outcome.ACK
 
-    with consuming(settings, handler, declaring) as running:
-        channels[0].connection.add_callback_threadsafe(lambda: channels[0].basic_ack(99))
+    fill(settings, ["before"])
+    with consuming(settings, handler) as running:
         eventually(lambda: running.began(2))
         fill(settings, ["after"])
-        eventually(lambda: seen)
-    assert seen == ["after"]
+        eventually(lambda: len(seen) == 3)
+    assert seen == ["before", "before", "after"]
     [line] = capsys.readouterr().err.splitlines()
-    assert "unknown delivery tag 99" in line
+    assert "invalid expiration 'soon'" in line
+    assert depth(settings) == depth(settings, DEAD_LETTERS) == 0
 
 
 def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -470,12 +470,12 @@ def exclusive_consumer(channel: BlockingChannel) -> str:
     ],
 )
 def test_what_is_exclusive_and_still_held_is_tried_again_after_a_break_only(
-    settings: Settings, take: Callable[[BlockingChannel], str], refusal: str
+    settings: Settings, take: Callable[[DeclaringChannel], str], refusal: str
 ) -> None:
     seen: list[str] = []
     tries: list[BlockingChannel] = []
 
-    def declaring(channel: BlockingChannel) -> str:
+    def declaring(channel: DeclaringChannel) -> str:
         tries.append(channel)
         if take is exclusive_queue:
             return exclusive_queue(channel)

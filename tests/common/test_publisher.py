@@ -19,6 +19,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import messages
 from common.config import Address, Settings, Tls
 from common.connection import BrokerUnavailable, DeclaredOtherwise, VhostNotFound, connect
+from common.declaring import DeclaringChannel
 from common.errors import BadMessage, ExitCode, Failure
 from common.management import Management, NotFound
 from common.publisher import (
@@ -39,7 +40,7 @@ LIMIT = 60.0
 """Seconds that a test waits for what must happen."""
 
 
-def declare(channel: BlockingChannel) -> None:
+def declare(channel: DeclaringChannel) -> None:
     channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
 
 

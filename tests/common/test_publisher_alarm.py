@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from pika.adapters.blocking_connection import BlockingChannel
 
 from common.config import Settings
+from common.declaring import DeclaringChannel
 from common.publisher import NotConfirmed, Publisher
 from tests.drills.brokers import Unavailable, Victim, victim
 
@@ -40,7 +40,7 @@ def alarm(broker: Victim) -> Iterator[Callable[[bool], None]]:
     switch(False)
 
 
-def declare(channel: BlockingChannel) -> None:
+def declare(channel: DeclaringChannel) -> None:
     channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
 
 

@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-from pika.adapters.blocking_connection import BlockingChannel
-
 from common import messages
 from common.config import Settings
 from common.connection import connect
 from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 from common.messages import Message
 from common.publisher import Confirmation, Publisher
 from tests.drills.tally import Tally
@@ -139,7 +138,7 @@ class Traffic:
         )
 
 
-def declare(channel: BlockingChannel) -> str:
+def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of the traffic; return its name."""
     channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
     return QUEUE

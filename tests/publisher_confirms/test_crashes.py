@@ -13,6 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common.config import Settings
 from common.connection import connect
+from common.declaring import DeclaringChannel
 from common.errors import ExitCode
 from tests.drills.brokers import Unavailable, Victim, victim
 from tests.drills.tally import SECTION
@@ -164,7 +165,7 @@ EACH_KIND = {
 """What a broker that was killed has kept of messages that it had confirmed: the README's table."""
 
 
-def declare_one_of_each_kind(channel: BlockingChannel) -> None:
+def declare_one_of_each_kind(channel: DeclaringChannel) -> None:
     for name in EACH_KIND:
         channel.queue_declare(name, durable=True, arguments={"x-queue-type": name.split(", ")[0]})
 

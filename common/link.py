@@ -1,0 +1,130 @@
+"""A connection for one thread that does the I/O itself: nothing is sent or received but while it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pika import ConnectionParameters, SelectConnection
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+from pika.exceptions import AMQPConnectionError
+
+from common.wire import Batch, Wire
+
+GOODBYE = 5.0
+"""Seconds that closing a connection may take."""
+
+
+class Link:
+    """One connection with one channel. All that comes, its callbacks included, comes while ``run`` runs.
+
+    pika's BlockingConnection would do, were it not for what it costs to send: it hands over the frames of a message one
+    by one, and waits each time until they are gone. What is put into ``outgoing`` here goes out in one piece.
+
+    Raises pika's error if it cannot be had.
+    """
+
+    def __init__(self, choice: ConnectionParameters) -> None:
+        self.broken: BaseException | None = None
+        """Why the connection or its channel has ended."""
+        self._opened: Channel | None = None
+        self._running = False
+        self._loop = IOLoop()
+        self._wire = Wire(self._loop)
+        self._connection = SelectConnection(
+            choice,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_closed,
+            on_close_callback=self._on_closed,
+            custom_ioloop=self._wire,
+        )
+        self._run()  # until it is open or broken: pika has time limits of its own for this
+        if self._opened is None:
+            self.close()
+            raise self.broken or AMQPConnectionError()
+        self.channel: Channel = self._opened
+        # The limit that both sides have agreed on.
+        frame_max = self._opened.connection.params.frame_max
+        self.outgoing: Batch = Batch(self._wire, self._opened.channel_number, frame_max)
+        """What goes out with the next ``run``, or when it is flushed inside of one."""
+
+    def run(self, seconds: float | None = None) -> None:
+        """Send and receive until ``stop``, until the link is broken, or for ``seconds``."""
+        if self.broken:
+            return
+        self.outgoing.flush()
+        self._run(seconds)
+
+    def stop(self) -> None:
+        """Have ``run`` return, if it runs; for the callbacks inside of it."""
+        if self._running:
+            self._loop.stop()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have ``function`` called while ``run`` runs, soon; from any thread. After the end it is forgotten."""
+        self._loop.add_callback_threadsafe(function)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Have ``function`` called while ``run`` runs, in ``seconds``."""
+        self._loop.call_later(seconds, function)
+
+    def ask(self, method: Callable[..., object], *arguments: object, **named: object) -> Any:
+        """Call a method of the channel which RabbitMQ answers; the answer. Raises pika's error if the link breaks."""
+        answers: list[object] = []
+
+        def answered(answer: object) -> None:
+            answers.append(answer)
+            self.stop()
+
+        if not self.broken:
+            method(*arguments, callback=answered, **named)
+        while not (answers or self.broken):
+            self.run()
+        if not answers:
+            raise self.broken or AMQPConnectionError()
+        return answers[0]
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        transport = self._wire.transport
+        return 0 if self.broken or transport is None else transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self._connection.is_open:
+            if self._opened is not None:
+                self.outgoing.flush()
+            self._connection.close()
+            self._run(GOODBYE)
+        self.broken = self.broken or AMQPConnectionError()
+        self._loop.close()
+
+    def _run(self, seconds: float | None = None) -> None:
+        timer = None if seconds is None else self._loop.call_later(max(0.0, seconds), self.stop)
+        self._running = True
+        try:
+            self._loop.start()
+        finally:
+            self._running = False
+            if timer:
+                self._loop.remove_timeout(timer)
+
+    def _on_open(self, connection: SelectConnection) -> None:
+        connection.channel(on_open_callback=self._on_channel_open)
+
+    def _on_channel_open(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._on_channel_closed)
+        self._opened = channel
+        self.stop()
+
+    def _on_channel_closed(self, _channel: Channel, reason: BaseException) -> None:
+        self.broken = self.broken or reason
+        # Otherwise the end of the connection is on its way, and comes next.
+        if self._connection.is_open:
+            self.stop()
+
+    def _on_closed(self, _connection: SelectConnection, reason: BaseException) -> None:
+        self.broken = self.broken or reason
+        self.stop()

@@ -50,7 +50,8 @@ def main() -> None:
             number = asked_for(message)
             if not arguments.quiet:
                 console.say(f" [.] fib({number})")
-            time.sleep(number * arguments.seconds_per_step)
+            if arguments.seconds_per_step:
+                time.sleep(number * arguments.seconds_per_step)
             kind, reply = "reply", str(fib(number))
         except Exception as error:  # whatever it is: who has asked gets a reply, and the error is the reply
             kind, reply = "error", str(error) or type(error).__name__

@@ -179,6 +179,16 @@ def body_of(frame: Frame) -> bytes:
     return body.encode() if isinstance(body, str) else body or b""
 
 
+class _Connection(Connection12):
+    """A broken connection is one error: stomp.py lets the socket's own through, if that is the first to notice."""
+
+    def send_frame(self, cmd: str, headers: dict[str, str] | None = None, body: str | bytes = "") -> None:
+        try:
+            super().send_frame(cmd, headers, body)
+        except OSError as error:
+            raise NotConnectedException from error
+
+
 @contextmanager
 def connected(settings: Settings) -> Iterator[Link]:
     """A Link to the first address that answers. Raises a ConnectionFailure whose text is one readable line."""
@@ -198,7 +208,7 @@ def _open(settings: Settings) -> Link:
     beat = settings.heartbeat * 1000
     for address in settings.addresses:
         where = Address(address.host, settings.stomp_port)
-        stomp = Connection12(
+        stomp = _Connection(
             [(where.host, where.port)],
             # STOMP names the virtual host as the host that one wants to talk to.
             vhost=settings.vhost,

@@ -13,7 +13,7 @@ import pytest
 from common.config import Address, Settings
 from common.errors import ExitCode, Unsupported
 from common.management import Management
-from tests.support.process import Script, run_script
+from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tour.vhost import environment
 
@@ -75,7 +75,7 @@ def address_of(screen: Script) -> str:
 def log_in(page: Page, address: str, password: str) -> None:
     page.goto(address)
     # The settings have come when the user's name is there.
-    page.wait_for_function("document.getElementById('user').value !== ''")
+    wait_until(lambda: page.input_value("#user"))
     page.fill("#password", password)
     page.click("button")
 

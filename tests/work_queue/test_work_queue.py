@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def test_a_second_ctrl_c_leaves_at_once(environ: dict[str, str], channel: Blocki
         worker.expect("Received")
         worker.interrupt()
         wait_until(lambda: worker.code is not None or worker.interrupt(), every=0.5)
-        assert worker.wait() == 0
+        # On a busy machine a third one meets Python while it ends.
+        assert worker.wait() in {0, -signal.SIGINT}
     assert take(channel, QUEUE, 1)[0][1] == b"." * 300
 
 

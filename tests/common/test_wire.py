@@ -83,6 +83,30 @@ def test_a_batch_is_what_pika_would_send(bodies: list[bytes], exchange: str, key
     assert b"".join(pieces) == b"".join(expected(body, exchange, key, mandatory) for body in bodies)
 
 
+def test_what_is_said_of_deliveries_is_what_pika_would_send_and_in_order() -> None:
+    loop = IOLoop()
+    try:
+        wire = Wire(loop)
+        wire.transport = transport = Transport()
+        batch = Batch(wire, 7, FRAME_MAX)
+        batch.ack(1)
+        batch.ack(2**40, multiple=True)
+        batch.reject(3, requeue=False)
+        batch.reject(4, requeue=True)
+        batch.give_back(5)
+        batch.flush()
+    finally:
+        loop.close()
+    said = [
+        spec.Basic.Ack(1),
+        spec.Basic.Ack(2**40, multiple=True),
+        spec.Basic.Reject(3, requeue=False),
+        spec.Basic.Reject(4, requeue=True),
+        spec.Basic.Nack(5, multiple=False, requeue=True),
+    ]
+    assert transport.written == [b"".join(frame.Method(7, one).marshal() for one in said)]
+
+
 def test_small_messages_go_together_and_no_piece_is_much_larger_than_a_socket_takes() -> None:
     assert len(sent([b"x" * 100] * 100)) == 1
     pieces = sent([b"x" * 100] * 10_000 + [b"y" * 10 * PIECE])

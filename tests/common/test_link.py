@@ -130,7 +130,7 @@ def test_each_kind_of_channel_declares_the_same(
         channel.exchange_declare("from", "topic", durable=True)
         channel.exchange_declare("to", exchange_type="fanout", arguments={"alternate-exchange": "from"})
         channel.exchange_bind("to", "from", "a.*")
-        declared = channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
+        declared = channel.queue_declare("kept", durable=True, arguments={"x-max-length": 10})
         assert declared.method.queue == "kept"
         temporary = channel.queue_declare("", exclusive=True).method.queue
         assert temporary.startswith("amq.gen-")
@@ -146,7 +146,7 @@ def test_each_kind_of_channel_declares_the_same(
         for key in ("a.1", "b"):
             own.basic_publish("from", key, key.encode())
         assert channel.queue_delete(temporary).method.message_count == 1
-        assert channel.queue_delete("kept", if_unused=True).method.message_count == 0
+        assert channel.queue_delete("kept", if_unused=True, if_empty=True).method.message_count == 0
         channel.exchange_delete("to")
         channel.exchange_delete("from", if_unused=True)
         with pytest.raises(ChannelClosedByBroker, match="no exchange 'from'"):

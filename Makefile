@@ -4,6 +4,10 @@ BIN := .venv/bin
 EXAMPLE ?= send_and_receive work_queue publish_subscribe
 # Where the examples that are named keep requirements of their own, if they do.
 OWN := $(foreach name,$(patsubst %/,%,$(EXAMPLE)),$(wildcard $(name)/requirements.txt */$(name)/requirements.txt))
+# Nothing, unless examples are named: their tests, by words that pytest looks for in the names of tests and folders.
+EMPTY :=
+ASKED := $(if $(filter file,$(origin EXAMPLE)),,$(notdir $(patsubst %/,%,$(filter-out all,$(EXAMPLE)))))
+ONLY := $(if $(ASKED),-k '$(subst $(EMPTY) , or ,$(strip $(ASKED)))')
 QUICK ?=
 
 .DEFAULT_GOAL := help
@@ -12,6 +16,7 @@ QUICK ?=
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  make demo EXAMPLE=work_queue   play one example (all: every one, which takes some minutes)'
+	@echo '  make test EXAMPLE=work_queue   run the tests of one example'
 	@echo '  make k8s OVERLAY=production    three RabbitMQs and TLS (local: one, small); see kubernetes/README.md'
 
 demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the first three examples, or one of them
@@ -24,7 +29,7 @@ playground: .venv/.playground ## watch the examples' messages move, on a web pag
 
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ONLY)
 
 bench: .venv/.benchmarks ## measure how fast it all is (6 minutes; QUICK=1: one)
 	@$(BIN)/python -m broker up

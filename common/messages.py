@@ -62,11 +62,12 @@ def properties(
         "content_type": content_type,
         "content_encoding": "utf-8",
         "delivery_mode": DeliveryMode.Persistent,
-        "message_id": str(uuid.uuid4()),
         "timestamp": int(time.time()),
         "type": type,
         "headers": headers,
     }
+    if "message_id" not in more:
+        given["message_id"] = str(uuid.uuid4())
     return BasicProperties(**{**given, **more})  # type: ignore[no-untyped-call]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from types import TracebackType
 
 from pika import BasicProperties, ConnectionParameters, DeliveryMode
@@ -61,9 +62,10 @@ class Call:
     exchange = ""
     mandatory = True
 
-    def __init__(self, number: int, queue: str, body: bytes, seconds: float) -> None:
+    def __init__(self, client: str, number: int, queue: str, body: bytes, seconds: float) -> None:
         check_name("name of the queue", queue)
         self.id = str(number)
+        self.client = client
         self.routing_key = queue
         self.body = body
         self.seconds = seconds
@@ -88,6 +90,7 @@ class Call:
             messages.properties(
                 reply_to=REPLIES,
                 correlation_id=self.id,
+                message_id=f"{self.client}-{self.id}",
                 # RabbitMQ drops the request when its time is up: nobody is to work for a client that has gone.
                 expiration=str(max(1, int(self.left * 1000))),
                 # Not worth a place on the disk: if RabbitMQ restarts, we ask again.
@@ -111,6 +114,7 @@ class Client:
         """Replies that no call waited for: too late, or a second time."""
         self._name = name
         self._settings = settings
+        self._id = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Call] = {}
         self._wanted: Call | None = None  # by who waits for it just now
@@ -134,7 +138,7 @@ class Client:
         If you are about to send another one, ``hold`` this one back until then, or until you have to wait: to send
         many at once is what makes it quick.
         """
-        call = Call(next(self._numbers), queue, body, deadline)
+        call = Call(self._id, next(self._numbers), queue, body, deadline)
         self._waiting[call.id] = call
         if self._link.broken:
             self._recover(call, self._link.broken)

@@ -57,7 +57,8 @@ def main() -> None:
             kind, reply = "error", str(error) or type(error).__name__
             if not arguments.quiet:
                 console.say(f" [.] Error: {reply}")
-        properties = messages.properties(type=kind, correlation_id=message.properties.correlation_id)
+        # Whose reply it is says the correlation id; it needs no id of its own.
+        properties = messages.properties(type=kind, correlation_id=message.properties.correlation_id, message_id=None)
         # Sent before the request is acknowledged: if this server dies, another one does the request.
         # A reply queue that is gone is worth a line. Of a direct address RabbitMQ cannot tell: 3.10 returns what it has
         # delivered, and 4.x confirms what it has dropped.

@@ -256,15 +256,15 @@ SCRIPTS = [
     STOMP_COOK,
 ]
 
-each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
+each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: str(Path(script.path).with_suffix("")))
 each_declaring_script = pytest.mark.parametrize(
-    "script", [*SENDERS, *RECEIVERS, *OTHERS], ids=lambda script: Path(script.path).stem
+    "script", [*SENDERS, *RECEIVERS, *OTHERS], ids=lambda script: str(Path(script.path).with_suffix(""))
 )
-each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: Path(script.path).stem)
+each_sender = pytest.mark.parametrize("script", SENDERS, ids=lambda script: str(Path(script.path).with_suffix("")))
 each_receiver = pytest.mark.parametrize(
     "script",
     [*RECEIVERS, RECEIVE_LOGS_DURABLE],
-    ids=lambda script: "-".join([Path(script.path).stem, *script.options[1:]]),
+    ids=lambda script: "-".join([str(Path(script.path).with_suffix("")), *script.options[1:]]),
 )
 
 

@@ -164,8 +164,7 @@ class _Session:
         self.link.ask(channel.basic_qos, prefetch_count=prefetch)
         channel.add_on_cancel_callback(self._on_cancelled)
         channel.add_on_return_callback(self._tell_returned)
-        answer = self.link.ask(channel.basic_consume, self.queue, self._deliver, **options)
-        self._tag = answer.method.consumer_tag
+        self._tag = self.link.consume(self.queue, self._deliver, **options)
 
     def begin(self) -> None:
         """Let the handler threads have the messages."""
@@ -173,13 +172,12 @@ class _Session:
         for job in early:
             self._jobs.put(job)
 
-    def _deliver(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-        message = Message(body, properties, method.exchange, method.routing_key, method.redelivered)
-        self.unsettled[method.delivery_tag] = message
+    def _deliver(self, tag: int, message: Message) -> None:
+        self.unsettled[tag] = message
         if self._early is None:
-            self._jobs.put((self, method.delivery_tag, message))
+            self._jobs.put((self, tag, message))
         else:
-            self._early.append((self, method.delivery_tag, message))
+            self._early.append((self, tag, message))
 
     def _on_cancelled(self, _frame: object) -> None:
         self.cancelled = True
@@ -251,7 +249,7 @@ class _Session:
                 outgoing.reject(tag, requeue=outcome is Outcome.REQUEUE)
                 if why:
                     # Shortened, because an error's text may quote the whole body.
-                    console.warn(f"message {message.properties.message_id or '(no id)'} rejected: {why:.300}")
+                    console.warn(f"message {message.name} rejected: {why:.300}")
             elif tag == oldest:
                 together = tag
             else:

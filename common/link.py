@@ -10,6 +10,8 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError
 
+from common.incoming import Incoming, Take
+from common.messages import Message
 from common.wire import Batch, Wire
 
 GOODBYE = 5.0
@@ -29,9 +31,11 @@ class Link:
         self.broken: BaseException | None = None
         """Why the connection or its channel has ended."""
         self._opened: Channel | None = None
-        self._running = False
+        self._take: Take | None = None
+        self._stopped = True
         self._loop = IOLoop()
-        self._wire = Wire(self._loop)
+        self._loop.activate_poller()
+        self._wire = Wire(self._loop, lambda protocol: Incoming(protocol, self._on_delivery, self._on_data))
         self._connection = SelectConnection(
             choice,
             on_open_callback=self._on_open,
@@ -58,8 +62,7 @@ class Link:
 
     def stop(self) -> None:
         """Have ``run`` return, if it runs; for the callbacks inside of it."""
-        if self._running:
-            self._loop.stop()
+        self._stopped = True
 
     def call(self, function: Callable[[], None]) -> None:
         """Have ``function`` called while ``run`` runs, soon; from any thread. After the end it is forgotten."""
@@ -85,6 +88,15 @@ class Link:
             raise self.broken or AMQPConnectionError()
         return answers[0]
 
+    def consume(self, queue: str, take: Take, **options: object) -> str:
+        """Have ``take`` called with the tag and the Message of each delivery from ``queue``: the consumer's tag.
+
+        ``options`` are those of pika's basic_consume. There can be one consumer on a link.
+        """
+        self._take = take
+        answer = self.ask(self.channel.basic_consume, queue, on_message_callback=_never, **options)
+        return str(answer.method.consumer_tag)
+
     @property
     def unsent(self) -> int:
         """Bytes that the socket has not taken yet."""
@@ -99,17 +111,26 @@ class Link:
             self._connection.close()
             self._run(GOODBYE)
         self.broken = self.broken or AMQPConnectionError()
+        self._loop.deactivate_poller()
         self._loop.close()
 
     def _run(self, seconds: float | None = None) -> None:
         timer = None if seconds is None else self._loop.call_later(max(0.0, seconds), self.stop)
-        self._running = True
-        try:
-            self._loop.start()
-        finally:
-            self._running = False
-            if timer:
-                self._loop.remove_timeout(timer)
+        self._stopped = False
+        # Not IOLoop.start(), which makes a new poller each time: a run may be short.
+        while not self._stopped:
+            self._loop.poll()
+            self._loop.process_timeouts()
+        if timer:
+            self._loop.remove_timeout(timer)
+
+    def _on_delivery(self, tag: int, message: Message) -> None:
+        if self._take is not None:
+            self._take(tag, message)
+
+    def _on_data(self) -> None:
+        # By this number pika's heartbeats know that RabbitMQ is there, and it counts what comes to pika alone.
+        self._connection.bytes_received += 1
 
     def _on_open(self, connection: SelectConnection) -> None:
         connection.channel(on_open_callback=self._on_channel_open)
@@ -128,3 +149,8 @@ class Link:
     def _on_closed(self, _connection: SelectConnection, reason: BaseException) -> None:
         self.broken = self.broken or reason
         self.stop()
+
+
+def _never(*_delivery: object) -> None:
+    """What pika would call with a delivery, were it to see one."""
+    raise AssertionError("deliveries do not come this way")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 from pika import BasicProperties, DeliveryMode
@@ -16,21 +15,52 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """The default ``max_message_size`` of RabbitMQ 4.x, in bytes (3.x: 128 MiB)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Message:
     """A delivered message: its body in bytes, its properties, and where it came from."""
 
-    body: bytes
-    properties: BasicProperties
-    exchange: str
-    routing_key: str
-    redelivered: bool = False
+    # Thousands wait at once.
+    __slots__ = ("_properties", "body", "exchange", "redelivered", "routing_key")
+
+    def __init__(
+        self,
+        body: bytes,
+        properties: BasicProperties | bytes,
+        exchange: str,
+        routing_key: str,
+        redelivered: bool = False,
+    ) -> None:
+        self.body = body
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.redelivered = redelivered
+        self._properties = properties
+
+    @property
+    def properties(self) -> BasicProperties:
+        """The properties, which are read when somebody asks for them first. Raises BadMessage if they make no sense."""
+        found = self._properties
+        if isinstance(found, bytes):
+            decoded = BasicProperties()  # type: ignore[no-untyped-call]
+            try:
+                decoded.decode(found)  # type: ignore[no-untyped-call]
+            except Exception as error:  # pika raises struct errors, index errors and its own, depending on the field
+                raise BadMessage(f"the message's properties cannot be read: {error or type(error).__name__}") from None
+            found = self._properties = decoded
+        return found
+
+    @property
+    def name(self) -> str:
+        """Its message id, for a line about it; "(no id)" if it has none, or none that can be read."""
+        try:
+            return str(self.properties.message_id or "(no id)")
+        except BadMessage:
+            return "(no id)"
 
     def text(self) -> str:
         """The body as UTF-8 text. Raises BadMessage if it is empty, too large, not UTF-8, or declared to be no text."""
         declared = self.properties.content_type
         # Many clients do not say what they send; those that do are taken at their word.
-        if declared and not declared.lower().startswith("text/"):
+        if declared and not str(declared).lower().startswith("text/"):  # pika gives bytes if it is not UTF-8
             raise BadMessage(f"the body is {declared!r}, not text")
         return self._decoded()
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from pika import amqp_object, frame, spec
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamProtocol, AbstractStreamTransport
-from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+from pika.adapters.utils.selector_ioloop_adapter import AbstractSelectorIOLoop, SelectorIOServicesAdapter
 
 from common.ledger import Encoded
 
@@ -50,9 +50,19 @@ class Outgoing(Protocol):
 
 
 class Wire(SelectorIOServicesAdapter):
-    """pika's I/O services, and the transport that they have made last."""
+    """pika's I/O services, and the transport that they have made last.
 
-    transport: AbstractStreamTransport | None = None
+    ``between`` makes of pika's protocol, which gets what the socket has read, one that stands between the two.
+    """
+
+    def __init__(
+        self,
+        loop: AbstractSelectorIOLoop,
+        between: Callable[[AbstractStreamProtocol], AbstractStreamProtocol] | None = None,
+    ) -> None:
+        super().__init__(loop)
+        self.transport: AbstractStreamTransport | None = None
+        self._between = between
 
     def create_streaming_connection(
         self,
@@ -63,12 +73,18 @@ class Wire(SelectorIOServicesAdapter):
         server_hostname: str | None = None,
     ) -> AbstractIOReference:
         """As in pika, and a note of the transport: there is one at a time."""
+        protocols: list[AbstractStreamProtocol] = []
+
+        def protocol() -> AbstractStreamProtocol:
+            protocols.append(protocol_factory())
+            return self._between(protocols[0]) if self._between else protocols[0]
 
         def linked(result: Linked) -> None:
             self.transport = None if isinstance(result, BaseException) else result[0]
-            on_done(result)
+            # pika wants its own back.
+            on_done(result if isinstance(result, BaseException) else (result[0], protocols[0]))
 
-        return super().create_streaming_connection(protocol_factory, sock, linked, ssl_context, server_hostname)
+        return super().create_streaming_connection(protocol, sock, linked, ssl_context, server_hostname)
 
 
 class Batch:

@@ -19,7 +19,7 @@ from pika.spec import Basic
 from common import console, messages
 from common.config import Settings
 from common.connection import ConnectionFailure, explain, reach
-from common.errors import ExitCode, Failure
+from common.errors import BadMessage, ExitCode, Failure
 from common.ledger import Encoded
 from common.link import Link
 from common.messages import Message, check_name
@@ -176,7 +176,7 @@ class Client:
         try:
             link.channel.add_on_return_callback(self._on_return)
             # Without acknowledgements, and on the channel that asks: RabbitMQ insists on both.
-            link.ask(link.channel.basic_consume, REPLIES, self._on_reply, auto_ack=True)
+            link.consume(REPLIES, self._on_reply, auto_ack=True)
         except Exception:
             link.close()
             raise
@@ -192,16 +192,22 @@ class Client:
         while self._link.unsent and time.monotonic() < end:
             self._link.run(0.005)
 
-    def _on_reply(self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+    def _on_reply(self, _tag: int, message: Message) -> None:
+        try:
+            properties = message.properties
+        except BadMessage as failure:
+            self.dropped += 1
+            console.warn(f"a reply was dropped: {failure}")
+            return
         call = self._waiting.pop(properties.correlation_id or "", None)
         if call is None:
             self.dropped += 1
             what = f"a reply to call {properties.correlation_id}" if properties.correlation_id else "a reply without id"
             console.warn(f"{what} was dropped: no call waits for it")
         elif properties.type == "error":
-            call.error = ServerError(f"the server says: {body.decode('utf-8', 'replace')}")
+            call.error = ServerError(f"the server says: {message.body.decode('utf-8', 'replace')}")
         else:
-            call.reply = Message(body, properties, method.exchange, method.routing_key)
+            call.reply = message
         self._have()
 
     def _on_return(self, _channel: Channel, _method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:

@@ -105,6 +105,24 @@ def test_nobody_there_is_told_as_connect_tells_it(settings: Settings) -> None:
         linked(replace(settings, addresses=(Address("localhost", 1),)))
 
 
+def test_deliveries_alone_keep_it_alive(settings: Settings) -> None:
+    """While it delivers, RabbitMQ sends no heartbeats; pika sees nothing but those."""
+    link = linked(replace(settings, heartbeat=1))
+    queue = link.ask(link.channel.queue_declare, "steady", durable=True).method.queue
+    taken: list[int] = []
+    link.consume(queue, lambda tag, _message: taken.append(tag), auto_ack=True)
+    end = time.monotonic() + 6
+    with connect("tests", settings) as connection:
+        channel = connection.channel()
+        while not link.broken and time.monotonic() < end:
+            channel.basic_publish("", queue, b"x")
+            link.run(0.05)
+    assert link.broken is None
+    assert len(taken) > 50
+    assert taken == list(range(1, len(taken) + 1))
+    link.close()
+
+
 # What is declared
 
 

@@ -159,3 +159,39 @@ def test_the_largest_body_passes_and_one_byte_more_would_not(
         assert channel.basic_get(queue, auto_ack=True)[2] == body
         with pytest.raises(Exception, match=r"PRECONDITION_FAILED.*larger than configured max size"):
             channel.basic_publish("", queue, body + b"x", mandatory=True)
+
+
+# Properties as they came
+
+
+def test_properties_are_read_when_they_are_asked_for() -> None:
+    own = BasicProperties(message_id="7", headers={"a": [1, None, {"b": b"c"}]}, priority=3, timestamp=1)
+    came = Message(b"x", b"".join(own.encode()), "", "key")
+    assert came.properties == own
+    assert came.properties is came.properties
+    assert came.name == "7"
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [b"", b"\x80", b"\x80\x00", b"\x20\x00\x00\x00\x00\x09\x01aZ", b"\x00\x40\x00", b"\xff" * 40],
+    ids=["nothing", "half flags", "no text", "a header of no known kind", "half a time", "no sense"],
+)
+def test_properties_that_make_no_sense_are_told(encoded: bytes) -> None:
+    came = Message(b"x", encoded, "", "key")
+    with pytest.raises(BadMessage, match="properties cannot be read"):
+        assert came.properties
+    assert came.name == "(no id)"
+    with pytest.raises(BadMessage):
+        came.text()
+
+
+def test_a_message_without_an_id_says_so() -> None:
+    assert message(b"x").name == "(no id)"
+    assert message(b"x", message_id="").name == "(no id)"
+
+
+def test_a_content_type_that_is_not_utf_8_is_no_text() -> None:
+    came = Message(b"x", b"\x80\x00\x02\xff\xfe", "", "key")
+    with pytest.raises(BadMessage, match="not text"):
+        came.text()

@@ -1,0 +1,130 @@
+"""Deliveries on their way from the socket: taken out of the stream before pika makes objects of them.
+
+Of each frame pika makes an object, and copies what is left of the input; a delivery is three frames and goes through
+some thirty calls. What is delivered needs none of that. pika lets its user bring the I/O services, and so the protocol
+that gets what the socket has read: this one keeps the deliveries, and passes on everything else as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+
+from pika import spec
+from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractStreamTransport
+
+from common.messages import Message
+
+# https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 2.3.5 and 4.2.6, and basic.deliver in 1.8.3.
+FRAME = Struct(">BHI")
+OVERHEAD = FRAME.size + 1
+KINDS = frozenset((spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY, spec.FRAME_HEARTBEAT))
+DELIVER = spec.Basic.Deliver.INDEX.to_bytes(4, "big")
+TAG = Struct(">QB")
+BODY_SIZE = Struct(">4xQ")
+HEADER_FIXED = 12
+
+Take = Callable[[int, Message], None]
+
+
+class Incoming(AbstractStreamProtocol):
+    """The stream for ``protocol``, which is pika's, less the deliveries: ``take`` gets their tags and messages.
+
+    They may be on one channel. ``heard`` is called whenever something has come: pika, which sees only a part of it,
+    would think that RabbitMQ has fallen silent.
+    """
+
+    def __init__(self, protocol: AbstractStreamProtocol, take: Take, heard: Callable[[], None]) -> None:
+        self.protocol = protocol
+        self._take = take
+        self._heard = heard
+        self._not_amqp = False
+        self._pieces: list[bytes] = []  # of a frame that is not whole
+        self._size = 0
+        self._wanted = OVERHEAD
+        # The delivery whose frames are coming: from the method to the last piece of the body.
+        self._method: tuple[int, bool, str, str] | None = None
+        self._properties = b""
+        self._body: list[bytes] = []
+        self._missing = 0
+
+    def connection_made(self, transport: AbstractStreamTransport) -> None:
+        """As in pika."""
+        self.protocol.connection_made(transport)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        """As in pika."""
+        self.protocol.connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        """As in pika."""
+        return self.protocol.eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the deliveries out of ``data``, and pass on the rest."""
+        self._heard()
+        if self._not_amqp:
+            self.protocol.data_received(data)
+            return
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size < self._wanted:
+            return
+        data = b"".join(self._pieces)
+        others = position = 0  # where the frames begin that are pika's, and the next frame
+        self._wanted = OVERHEAD
+        while position + OVERHEAD <= self._size:
+            kind, _channel, size = FRAME.unpack_from(data, position)
+            after = position + size + OVERHEAD
+            if kind not in KINDS or (after <= self._size and data[after - 1] != spec.FRAME_END):
+                # pika knows what to say of that.
+                self._not_amqp = True
+                position = self._size
+                break
+            if after > self._size:
+                self._wanted = size + OVERHEAD
+                break
+            if self._method or (kind == spec.FRAME_METHOD and data.startswith(DELIVER, position + FRAME.size)):
+                # In their order: what pika is told may decide what becomes of the delivery.
+                if others < position:
+                    self.protocol.data_received(data[others:position])
+                others = after if self._keep(kind, data, position + FRAME.size, after - 1) else position
+            position = after
+        if others < position:
+            self.protocol.data_received(data[others:position])
+        self._pieces = [data[position:]] if position < self._size else []
+        self._size -= position
+
+    def _keep(self, kind: int, data: bytes, start: int, end: int) -> bool:
+        """Whether the frame with this payload belongs to a delivery; the last one brings it about."""
+        if kind == spec.FRAME_METHOD:
+            if self._method:
+                return False
+            _consumer, start = short_string(data, start + len(DELIVER))
+            tag, redelivered = TAG.unpack_from(data, start)
+            exchange, start = short_string(data, start + TAG.size)
+            routing_key, _ = short_string(data, start)
+            self._method = (tag, bool(redelivered & 1), exchange, routing_key)
+            return True
+        if kind == spec.FRAME_HEADER:
+            (self._missing,) = BODY_SIZE.unpack_from(data, start)
+            self._properties = data[start + HEADER_FIXED : end]
+        elif kind == spec.FRAME_BODY:
+            self._body.append(data[start:end])
+            self._missing -= end - start
+        else:
+            return False  # a heartbeat in between
+        if self._missing <= 0 and self._method:
+            tag, redelivered, exchange, routing_key = self._method
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._method = None
+            self._body.clear()
+            self._take(tag, Message(body, self._properties, exchange, routing_key, redelivered))
+        return True
+
+
+def short_string(data: bytes, start: int) -> tuple[str, int]:
+    """The string whose length is the byte at ``start``, and where it ends; a foreign client's may not be UTF-8."""
+    begin = start + 1
+    end = begin + data[start]
+    return data[begin:end].decode("utf-8", "replace"), end

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from struct import Struct
 from typing import Protocol
@@ -62,6 +63,7 @@ class Wire(SelectorIOServicesAdapter):
     ) -> None:
         super().__init__(loop)
         self.transport: AbstractStreamTransport | None = None
+        self._socket: socket.socket | None = None
         self._between = between
 
     def create_streaming_connection(
@@ -81,10 +83,26 @@ class Wire(SelectorIOServicesAdapter):
 
         def linked(result: Linked) -> None:
             self.transport = None if isinstance(result, BaseException) else result[0]
+            # Under TLS, what the socket gets is not what we write.
+            self._socket = None if ssl_context else sock
             # pika wants its own back.
             on_done(result if isinstance(result, BaseException) else (result[0], protocols[0]))
 
         return super().create_streaming_connection(protocol, sock, linked, ssl_context, server_hostname)
+
+    def write(self, data: bytes) -> None:
+        """Send this now as far as the socket takes it; the transport sends the rest when there is room again.
+
+        A connection that is broken drops it, and pika tells that it is.
+        """
+        if self.transport is None:
+            return
+        if self._socket is not None and not self.transport.get_write_buffer_size():
+            # To leave it to the transport is to go round the loop once more, for each message of a conversation.
+            with suppress(OSError):  # the transport meets the same, and tells pika
+                data = data[self._socket.send(data) :]
+        if data:
+            self.transport.write(data)
 
 
 class Batch:
@@ -141,9 +159,9 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Give the transport what is left. A transport that is broken drops it, and pika tells that it is."""
-        if self._pieces and self._wire.transport is not None:
-            self._wire.transport.write(b"".join(self._pieces))
+        """Send what is left."""
+        if self._pieces:
+            self._wire.write(b"".join(self._pieces))
         self._pieces.clear()
         self._size = 0
 

@@ -151,7 +151,8 @@ class _Session:
         self.cancelled = False
         self._jobs = jobs
         self._tag = ""
-        self._early: list[tuple[_Session, int, Message]] | None = []
+        # What no handler may have: delivered before the beginning, or after the end.
+        self._kept: list[tuple[_Session, int, Message]] | None = []
         self._results: deque[_Result] = deque()
         self._waking = False
         self._holding = False
@@ -168,16 +169,16 @@ class _Session:
 
     def begin(self) -> None:
         """Let the handler threads have the messages."""
-        early, self._early = self._early or (), None
-        for job in early:
+        kept, self._kept = self._kept or (), None
+        for job in kept:
             self._jobs.put(job)
 
     def _deliver(self, tag: int, message: Message) -> None:
         self.unsettled[tag] = message
-        if self._early is None:
+        if self._kept is None:
             self._jobs.put((self, tag, message))
         else:
-            self._early.append((self, tag, message))
+            self._kept.append((self, tag, message))
 
     def _on_cancelled(self, _frame: object) -> None:
         self.cancelled = True
@@ -209,6 +210,7 @@ class _Session:
     def cancel(self) -> None:
         """Have no more messages delivered; what was held back is acknowledged after that."""
         self._holding = False
+        self._kept = self._kept or []  # what still comes is not begun
         if not self.cancelled:
             with suppress(AMQPError):
                 self.link.ask(self.link.channel.basic_cancel, self._tag)
@@ -217,7 +219,7 @@ class _Session:
 
     def give_back(self, tags: Iterable[int]) -> None:
         """Return messages that no handler has seen, and those that none could see yet."""
-        for tag in (*tags, *(tag for _, tag, _ in self._early or ())):
+        for tag in (*tags, *(tag for _, tag, _ in self._kept or ())):
             del self.unsettled[tag]
             self.link.outgoing.give_back(tag)
             self._last_settled = time.monotonic()
@@ -439,8 +441,9 @@ class _Consumer:
 
     def finish(self, session: _Session) -> None:
         """Give back what no handler has begun, and wait for the others."""
+        untouched = self.take_jobs()
         session.cancel()
-        session.give_back(self.take_jobs())
+        session.give_back(untouched)
         while session.unsettled and not session.link.broken and (left := self.time_left()):
             session.link.run(left)
         if session.unsettled and not session.link.broken:

@@ -103,7 +103,8 @@ def answer(state: dict[str, Any], words: list[str], arguments: list[str]) -> Non
             objects[f"Namespace/{name}"]["metadata"].setdefault("labels", {})[key] = value
         case ["create", "job", name, source]:
             template = objects[f"CronJob/{source.rpartition('/')[2]}"]["spec"]["jobTemplate"]
-            labels = template["spec"]["template"]["metadata"]["labels"]
+            # Its own labels, not those of its pods.
+            labels = template.get("metadata", {}).get("labels", {})
             outcome = {"type": state.get("smoke", "Complete"), "status": "True", "reason": "BackoffLimitExceeded"}
             metadata = {"name": name, "labels": labels}
             objects[f"Job/{name}"] = {"kind": "Job", "metadata": metadata, "status": {"conditions": [outcome]}}

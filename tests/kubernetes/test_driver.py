@@ -287,6 +287,14 @@ def test_examples_that_fail_in_the_cluster(fake: Fake) -> None:
     assert len(fake.names("Job")) == 1
 
 
+def test_the_job_of_an_older_deployment_does_not_stay(fake: Fake) -> None:
+    assert fake.run("up", "--image", "registry.example.com/course:1").code == 0
+    first = fake.names("Job")
+    assert fake.run("up", "--image", "registry.example.com/course:2").code == 0
+    assert len(fake.names("Job")) == 1
+    assert fake.names("Job") != first
+
+
 def test_what_is_missing_is_told_before_anything_is_changed(fake: Fake) -> None:
     def refused(code: int, *arguments: str) -> str:
         done = fake.run("up", *arguments)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import psutil
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from common.config import Settings
-from common.management import Management, ManagementFailure, NotFound
+from common.management import Management, ManagementFailure, ManagementUnavailable, NotFound
 from playground.identity import MARK, Identity
 
 # Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.
@@ -46,12 +47,19 @@ def kill(wanted: Callable[[str], bool]) -> int:
 def sweep(settings: Settings) -> list[str]:
     """Remove what dead servers of this machine have left; return the names of the virtual hosts that went.
 
-    Raises a ManagementFailure if the management API cannot be reached or refuses.
+    RabbitMQ may start at the same time as the server does: as the scripts do, it waits for ``settings.connect_timeout``
+    seconds. Raises a ManagementFailure if the management API cannot be reached or refuses.
     """
     kill(_dead)
     gone = []
+    retrying = Retrying(
+        stop=stop_before_delay(settings.connect_timeout),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        retry=retry_if_exception_type(ManagementUnavailable),
+        reraise=True,
+    )
     with Management(settings, timeout=_TIMEOUT) as api:
-        for vhost in api.vhosts():
+        for vhost in retrying(api.vhosts):
             if _dead(vhost.name):
                 try:
                     api.delete_vhost(vhost.name)

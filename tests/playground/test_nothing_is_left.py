@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
-from common.config import Settings
+from common.config import Address, Settings
 from common.management import Management
 from playground.identity import Identity
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.process import Script, run_script, wait_until
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,24 @@ def test_the_next_start_removes_what_a_dead_server_has_left(configured: Settings
                 for path in (("vhosts", name), ("users", f"{name}.1")):
                     if path[0] == "users" or name in {item.name for item in api.vhosts()}:
                         remove(api, *path)
+
+
+def test_it_waits_for_a_broker_that_is_just_starting(configured: Settings) -> None:
+    target = urlsplit(configured.management_url)
+    with Proxy(Address(str(target.hostname), target.port or 80)) as proxy:
+        proxy.refuse()
+        environ = {**os.environ, "RABBITMQ_MANAGEMENT_URL": f"http://{proxy.address}"}
+        arguments = ("-m", "playground", "--port", "0", "--no-browser", "--no-own-broker")
+        impatient = run_script(*arguments, environ={**environ, "RABBITMQ_CONNECT_TIMEOUT": "0.5"}, limit=LIMIT)
+        assert impatient.code == 69
+        assert "cannot be reached" in impatient.err
+        with Script(*arguments, environ={**environ, "RABBITMQ_CONNECT_TIMEOUT": "60"}) as script:
+            with pytest.raises(AssertionError):
+                script.wait(3)
+            proxy.accept()
+            script.expect(r"The playground is at http://127", LIMIT)
+            script.interrupt()
+            assert script.wait(LIMIT) == 0, script.lines
 
 
 def remove(api: Management, *path: str) -> None:

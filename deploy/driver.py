@@ -60,9 +60,10 @@ def up(wishes: Wishes) -> None:
         say(f"applying kubernetes/overlays/{overlay}")
         new, changed, same = manifests.apply(kubectl, yaml, before)
         say(f"  {new} new, {changed} changed, {same} as they were")
-        Watch(kubectl, wishes.limit).until_ready()
+        watch = Watch(kubectl, wishes.limit)
+        watch.until_ready()
         say("everything is ready")
-        _smoke(kubectl, yaml)
+        _smoke(kubectl, yaml, watch)
     _say_what_next(kubectl, overlay)
 
 
@@ -100,10 +101,13 @@ def down(*, yes: bool) -> None:
     _check_namespace(kubectl)
     target.agree(kubectl.context, yes=yes)
     data = yes or target.ask("Delete RabbitMQ's data as well, and with it every message?")
+    # First those who need RabbitMQ for saying that they are done with what they have in hand.
+    say("stopping the examples")
+    _delete(kubectl, "deployments,cronjobs,jobs")
+    say("stopping RabbitMQ")
     # Without their controller, and told how little time they have: the hook that waits for a majority would wait long.
     kubectl.here("delete", "statefulset", "rabbitmq", "--cascade=orphan", "--ignore-not-found")
     selector = "app.kubernetes.io/name=rabbitmq"
-    say("stopping RabbitMQ")
     kubectl.here(
         *("delete", "pods", "--selector", selector, f"--grace-period={PATIENCE}", "--ignore-not-found"),
         timeout=GONE_LIMIT,
@@ -114,9 +118,14 @@ def down(*, yes: bool) -> None:
         say("everything is gone, the data too")
         _remove_cluster(kubectl, yes=yes)
         return
-    kinds = "deployments,cronjobs,jobs,statefulsets,services,configmaps,networkpolicies,poddisruptionbudgets"
-    kubectl.here("delete", kinds, "--selector", OURS, "--wait", timeout=GONE_LIMIT)
+    # The revisions are what a StatefulSet leaves behind that has gone without its pods.
+    _delete(kubectl, "statefulsets,services,configmaps,networkpolicies,poddisruptionbudgets,controllerrevisions")
     say("RabbitMQ and the examples are gone; the data and the password stay, and make k8s goes on with them")
+
+
+def _delete(kubectl: Kubectl, kinds: str) -> None:
+    """Delete what is ours of these kinds, and wait until it is gone, its pods too."""
+    kubectl.here("delete", kinds, "--selector", OURS, "--cascade=foreground", "--wait", timeout=GONE_LIMIT)
 
 
 @contextmanager
@@ -158,10 +167,8 @@ def _check_namespace(kubectl: Kubectl) -> None:
         return
     if found.get("status", {}).get("phase") == "Terminating":
         raise KubernetesFailure(f"the namespace {NAMESPACE} is just being deleted; wait, and run this again")
-    others = [
-        f"{item['kind'].lower()} {item['metadata']['name']}"
-        for item in kubectl.items("deployments,statefulsets,daemonsets,jobs,pods,services,persistentvolumeclaims")
-    ]
+    kinds = "deployments,statefulsets,daemonsets,cronjobs,jobs,pods,services,persistentvolumeclaims"
+    others = [f"{item['kind'].lower()} {item['metadata']['name']}" for item in kubectl.items(kinds)]
     if others:
         raise KubernetesFailure(
             f"the namespace {NAMESPACE} exists with something else in it ({', '.join(others[:3])}); "
@@ -181,7 +188,7 @@ def _make_namespace(kubectl: Kubectl) -> None:
         kubectl.run("label", "namespace", NAMESPACE, OURS)
 
 
-def _smoke(kubectl: Kubectl, yaml: str) -> None:
+def _smoke(kubectl: Kubectl, yaml: str, before: Watch) -> None:
     """Play two examples in the cluster. What has passed with just this deployment is not tried again."""
     name = f"smoke-{hashlib.sha256(yaml.encode()).hexdigest()[:10]}"
     found = kubectl.read("job", name)
@@ -194,7 +201,7 @@ def _smoke(kubectl: Kubectl, yaml: str) -> None:
     if found is not None:
         kubectl.here("delete", "job", name, "--ignore-not-found", "--wait", timeout=GONE_LIMIT)
     kubectl.here("create", "job", name, "--from=cronjob/smoke")
-    watch = Watch(kubectl, SMOKE_LIMIT)
+    watch = before.then(SMOKE_LIMIT)
     started = time.monotonic()
     followed = False
     while not (outcome := _outcome(kubectl.read("job", name))):

@@ -103,6 +103,12 @@ class Watch:
         self._since: dict[tuple[str, str], float] = {}
         self._told: dict[str, str] = {}
 
+    def then(self, limit: float) -> Watch:
+        """A watch for what comes next, for ``limit`` seconds from now. It does not repeat what this one has said."""
+        following = Watch(self._kubectl, limit)
+        following._told = self._told
+        return following
+
     def until_ready(self) -> None:
         """Wait until everything that is applied runs, in its newest form, and is ready. Raises NotReady."""
         while open_ends := self._open_ends():

@@ -37,6 +37,7 @@ PLURALS = {
     "configmaps": "ConfigMap",
     "networkpolicies": "NetworkPolicy",
     "poddisruptionbudgets": "PodDisruptionBudget",
+    "controllerrevisions": "ControllerRevision",
 }
 
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from deploy import image, progress, target
-from deploy.kubectl import KubernetesFailure
+from deploy.kubectl import Kubectl, KubernetesFailure
 from tests.kubernetes.conftest import ROOT
 from tests.support.process import Finished, run_script
 
@@ -145,6 +145,10 @@ def test_status_and_down(fake: Fake) -> None:
     kept = fake.run("down")
     assert kept.code == 0, kept.err
     assert "the data and the password stay" in kept.out
+    # The consumers go first: without RabbitMQ they could not say what they are done with.
+    deleted = [call[call.index("delete") + 1] for call in fake.changed() if "delete" in call]
+    kinds = [name for call in deleted for name in call.split(",")]
+    assert kinds.index("deployments") < kinds.index("pods") < kinds.index("services")
     assert fake.names("Secret") == ["rabbitmq-credentials", "rabbitmq-erlang-cookie"]
     assert [fake.names(kind) for kind in ("StatefulSet", "Deployment", "Service", "CronJob", "Job")] == [[]] * 5
 
@@ -311,6 +315,10 @@ def test_what_is_missing_is_told_before_anything_is_changed(fake: Fake) -> None:
     somebody = {"kind": "Namespace", "metadata": {"name": COURSE, "labels": {}}}
     fake.put(somebody, {"kind": "Deployment", "metadata": {"name": "shop"}, "spec": {}})
     assert "exists with something else in it (deployment shop)" in refused(69)
+    # `make k8s-down` would delete it with the namespace.
+    fake.set(objects=objects)
+    fake.put(somebody, {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": {}})
+    assert "exists with something else in it (cronjob backup)" in refused(69)
     fake.set(objects=objects)
     assert "needs a tag" in refused(69, "--image", "registry.example.com:5000/course")
     fake.set(unreachable="The connection to the server 127.0.0.1:6443 was refused")
@@ -355,6 +363,24 @@ def test_an_image_without_a_tag_is_refused() -> None:
     for wrong in ("a", "host:5000/a", "a:latest", ":1"):
         with pytest.raises(KubernetesFailure):
             image.parts(wrong)
+
+
+def test_what_one_watch_has_told_the_next_does_not_tell_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = "Pending"
+    monkeypatch.setattr(
+        progress, "pods", lambda _: [progress.pod({"metadata": {"name": "a"}, "status": {"phase": phase}})]
+    )
+    watch = progress.Watch(Kubectl("kind-test"), 60)
+    watch.look("a")
+    assert capsys.readouterr().out == "     0 s  a: Pending\n"
+    following = watch.then(60)
+    following.look("a")
+    assert capsys.readouterr().out == ""
+    phase = "Running"
+    following.look("a")
+    assert capsys.readouterr().out == "     0 s  a: Running\n"
 
 
 def test_a_pod_that_is_being_stopped_is_not_ready() -> None:

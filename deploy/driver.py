@@ -48,14 +48,15 @@ def up(wishes: Wishes) -> None:
         image.parts(wishes.image)
     kubectl = target.find_cluster(make=True)
     target.agree(kubectl.context, yes=wishes.yes)
-    overlay = wishes.overlay or _overlay(kubectl)
     _check_namespace(kubectl)
+    overlay = _overlay(kubectl, wishes.overlay)
     target.check_storage(kubectl, wishes.storage_class)
     brought = image.bring(kubectl.context, wishes.image)
     yaml = manifests.render(overlay, brought, wishes.storage_class)
     before = manifests.versions(kubectl, yaml)
     with _said_what_stays():
         _make_namespace(kubectl)
+        manifests.check(kubectl, yaml)
         credentials.make_missing(kubectl, tls=overlay == "production")
         say(f"applying kubernetes/overlays/{overlay}")
         new, changed, same = manifests.apply(kubectl, yaml, before)
@@ -144,11 +145,27 @@ def _said_what_stays() -> Iterator[None]:
         raise
 
 
-def _overlay(kubectl: Kubectl) -> str:
-    there, taking = target.machines(kubectl)
-    overlay = "production" if there >= NODES else "local"
+def _overlay(kubectl: Kubectl, wanted: str | None) -> str:
+    """The one that is wanted; else the one whose data is there; else what the number of machines suggests.
+
+    Raises KubernetesFailure if the data of another one is there: the size of a volume cannot be changed, and one node
+    of three would wait for the others for ever.
+    """
+    there = (_namespace(kubectl) or {"metadata": {}})["metadata"].get("labels", {}).get(manifests.OVERLAY_LABEL)
+    if there in manifests.OVERLAYS and kubectl.items("persistentvolumeclaims"):
+        if wanted not in (None, there):
+            raise KubernetesFailure(
+                f"RabbitMQ's data is there, from OVERLAY={there}, and {wanted} cannot go on with it; "
+                f"leave it at {there}, or take it away first: make k8s-down"
+            )
+        say(f"it goes on with what is there (OVERLAY={there})")
+        return str(there)
+    if wanted is not None:
+        return wanted
+    count, taking = target.machines(kubectl)
+    overlay = "production" if count >= NODES else "local"
     nodes = "three nodes" if overlay == "production" else "one node"
-    say(f"it has {there} machine(s), {taking} for pods: RabbitMQ gets {nodes} (OVERLAY={overlay})")
+    say(f"it has {count} machine(s), {taking} for pods: RabbitMQ gets {nodes} (OVERLAY={overlay})")
     return overlay
 
 

@@ -15,6 +15,8 @@ Versions = dict[tuple[str, str], str]
 """Kind and name of an object → what changes when somebody changes it."""
 
 FOLDER = ROOT / "kubernetes" / "overlays"
+OVERLAY_LABEL = "rabbitmq-by-example/overlay"
+"""By which every object, the namespace too, says from which overlay it is."""
 
 
 def render(overlay: str, image: str, storage_class: str | None = None) -> str:
@@ -41,24 +43,36 @@ def render(overlay: str, image: str, storage_class: str | None = None) -> str:
         return output_of(["kubectl", "kustomize", folder])
 
 
-def apply(kubectl: Kubectl, yaml: str, before: Versions) -> tuple[int, int, int]:
-    """Make the cluster have what the YAML says; how many objects are new, changed, and as they were ``before``.
+def check(kubectl: Kubectl, yaml: str) -> None:
+    """Raise KubernetesFailure if the cluster would refuse any of it. Changes nothing.
 
-    Raises KubernetesFailure, also if something that cannot be changed would have to.
+    `apply` goes from object to object: of a refusal in the midst, the first half would be there, and not fit the rest.
     """
     try:
-        kubectl.run(
-            *("apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, "--filename", "-"),
-            stdin=yaml,
-            timeout=180,
-        )
+        _apply(kubectl, yaml, "--dry-run=server")
     except KubernetesFailure as failure:
         if "updates to statefulset spec" in failure.complaint:
             raise KubernetesFailure(
-                "RabbitMQ runs with volumes of another size or class, and those cannot be changed; keep its overlay "
-                "(OVERLAY=local or production) and STORAGE_CLASS, or take it away first: make k8s-down"
+                "RabbitMQ runs with volumes of another size or class, and those cannot be changed; "
+                "choose the STORAGE_CLASS that it has, or take it away first: make k8s-down"
             ) from None
         raise
+
+
+def _apply(kubectl: Kubectl, yaml: str, *options: str) -> None:
+    kubectl.run(
+        *("apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, *options, "--filename", "-"),
+        stdin=yaml,
+        timeout=180,
+    )
+
+
+def apply(kubectl: Kubectl, yaml: str, before: Versions) -> tuple[int, int, int]:
+    """Make the cluster have what the YAML says; how many objects are new, changed, and as they were ``before``.
+
+    Raises KubernetesFailure.
+    """
+    _apply(kubectl, yaml)
     after = versions(kubectl, yaml)
     new = len(after.keys() - before.keys())
     changed = sum(1 for key in after.keys() & before.keys() if after[key] != before[key])

@@ -115,6 +115,8 @@ def answer(state: dict[str, Any], words: list[str], arguments: list[str]) -> Non
         case ["apply", *_]:
             if state.get("forbidden"):
                 fail(state["forbidden"])
+            if "--dry-run=server" in words:
+                return
             for item in objects_in(sys.stdin.read()):
                 apply(objects, item)
             control(objects, state)

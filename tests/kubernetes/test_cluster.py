@@ -15,13 +15,15 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.kubectl import NAMESPACE
 from deploy.target import is_local
-from tests.support.process import Finished, run_script
+from tests.support.process import Finished, run_script, wait_until
 from tests.support.report import Report
 
 pytestmark = [pytest.mark.xdist_group("kubernetes.cluster"), pytest.mark.timeout(3600)]
@@ -186,21 +188,64 @@ def test_a_rolling_restart(nodes: list[dict[str, Any]], report: Report) -> None:
     wait_for_nodes()
 
 
-def test_workers_come_and_go_in_mid_work(cluster: str) -> None:
+def messages(queue: str) -> list[int]:
+    """How many messages the queue has, with those that are being worked on; of no queue if it is not there."""
+    command = "PATH=/usr/lib/rabbitmq/bin:$PATH exec rabbitmqctl -q list_queues name messages"
+    listed = kubectl("exec", "rabbitmq-0", "--", "sh", "-c", command)
+    return [int(count) for count in re.findall(rf"^{re.escape(queue)}\s+(\d+)$", listed, re.MULTILINE)]
+
+
+def test_workers_come_and_go_in_mid_work(cluster: str, tmp_path: Path, report: Report) -> None:
     assert cluster
     worker = "deployment/work-queue-worker"
     job = f"tasks-{uuid.uuid4().hex[:6]}"
-    kubectl("create", "job", job, "--from=cronjob/work-queue-new-task")
-    kubectl("wait", f"job/{job}", "--for=condition=complete", "--timeout=120s", limit=150)
-    kubectl("scale", worker, "--replicas=5")
+    kubectl("scale", worker, "--replicas=10")
     kubectl("rollout", "status", worker, "--timeout=300s", limit=330)
-    kubectl("scale", worker, "--replicas=1")
-    deadline = time.monotonic() + 300
-    depth = ["-1"]
-    command = "PATH=/usr/lib/rabbitmq/bin:$PATH exec rabbitmqctl -q list_queues name messages"
-    while depth != ["0"]:
-        assert time.monotonic() < deadline, f"{depth} tasks are left"
-        time.sleep(2)
-        queues = kubectl("exec", "rabbitmq-0", "--container", "rabbitmq", "--", "sh", "-c", command)
-        depth = re.findall(r"^work_queue\.tasks\s+(\d+)$", queues, re.MULTILINE)
-    assert "work_queue.tasks.dead_letters\t0" in queues
+    kubectl("create", "job", job, "--from=cronjob/work-queue-new-task")
+    since = kubectl("get", "job", job, "--output", "jsonpath={.metadata.creationTimestamp}")
+    kubectl("wait", f"job/{job}", "--for=condition=complete", "--timeout=120s", limit=150)
+    with ExitStack() as open_ends:
+        # What a pod has printed goes with it, so somebody has to listen.
+        for pod in kubectl(
+            "get", "pods", "--selector", "app.kubernetes.io/name=work-queue-worker", "-o", "name"
+        ).split():
+            file = open_ends.enter_context((tmp_path / pod.rpartition("/")[2]).open("wb"))
+            command = ["kubectl", "--namespace", NAMESPACE, "logs", pod, "--follow", f"--since-time={since}"]
+            follower = open_ends.enter_context(subprocess.Popen(command, stdout=file))
+            open_ends.callback(follower.kill)
+        wait_until(lambda: len(done(tmp_path)) >= 10, 60)
+        kubectl("scale", worker, "--replicas=1")
+        before = len(done(tmp_path))
+        wait_until(lambda: messages("work_queue.tasks") == [0], 300, every=2)
+        wait_until(lambda: len(done(tmp_path)) >= 100, 60)
+    assert before < 100, "the workers were through before nine of them were stopped"
+    # Nothing is lost, and nothing is done twice.
+    assert sorted(done(tmp_path)) == list(range(1, 101))
+    assert messages("work_queue.tasks.dead_letters") == [0]
+    report.add(SECTION, f"10 workers to 1: 100 tasks of 100 done once, {before} of them before the nine were stopped")
+
+
+def done(folder: Path) -> list[int]:
+    """The numbers of the tasks that the workers say are done."""
+    told = "".join(file.read_text(encoding="utf-8") for file in folder.iterdir())
+    return [int(number) for number in re.findall(r"Done with '(\d+): ", told)]
+
+
+def test_the_data_outlives_the_deployment(cluster: str) -> None:
+    assert cluster
+    if not is_local(kubectl("config", "current-context").strip()):
+        pytest.skip("whoever agrees beforehand to a cluster elsewhere (YES=1) agrees to the data's end as well")
+    kubectl("scale", "deployment/send-and-receive-receive", "--replicas=0")
+    job = f"send-{uuid.uuid4().hex[:6]}"
+    kubectl("create", "job", job, "--from=cronjob/send-and-receive-send")
+    kubectl("wait", f"job/{job}", "--for=condition=complete", "--timeout=120s", limit=150)
+    assert messages("send_and_receive.hello") == [1]
+    # Nobody at the terminal says that the data may go.
+    down = run_script("-m", "deploy", "down", environ=dict(os.environ), limit=900)
+    assert down.code == 0, down.err
+    assert "the data and the password stay" in down.out
+    assert kubectl("get", "pods,statefulsets,services,jobs,controllerrevisions", "--output", "name") == ""
+    again = deploy("up", *choices())
+    assert again.code == 0, again.err
+    received = wait_until(lambda: kubectl("logs", "deployment/send-and-receive-receive").splitlines()[1:])
+    assert received == [" [x] Received 'Hello World!'"]

@@ -64,7 +64,9 @@ class Fake:
     def changed(self) -> list[list[str]]:
         """The calls that change something in a cluster."""
         verbs = ("apply", "create", "delete", "label")
-        return [call for call in self.calls if any(word in verbs for word in call[:6])]
+        return [
+            call for call in self.calls if any(word in verbs for word in call[:6]) and "--dry-run=server" not in call
+        ]
 
     def add(self, name: str, script: str) -> None:
         file = self.folder / "bin" / name
@@ -328,13 +330,36 @@ def test_what_is_missing_is_told_before_anything_is_changed(fake: Fake) -> None:
 
 
 def test_volumes_that_cannot_be_changed(fake: Fake) -> None:
+    assert fake.run("up").code == 0
+    before, calls = fake.state["objects"], len(fake.changed())
     fake.set(
         forbidden='The StatefulSet "rabbitmq" is invalid: spec: Forbidden: updates to statefulset spec for fields '
         "other than 'replicas' are forbidden"
     )
-    done = fake.run("up")
+    done = fake.run("up", "--storage-class", "standard")
     assert done.code == 69
     assert "volumes of another size or class" in done.err
+    # It would not do to change the Service and the consumers, and then to find out.
+    assert fake.changed()[calls:] == []
+    assert fake.state["objects"] == before
+
+
+def test_a_deployment_keeps_its_overlay_when_machines_come(fake: Fake) -> None:
+    assert fake.run("up").code == 0
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "data-rabbitmq-0", "labels": {}}}
+    fake.put(machine(2), machine(3), claim)
+    again = fake.run("up")
+    assert again.code == 0, again.err
+    assert "it goes on with what is there (OVERLAY=local)" in again.out
+    assert "0 new, 0 changed, 30 as they were" in again.out
+
+    # Also when only the data is left of it.
+    assert fake.run("down").code == 0
+    calls = len(fake.changed())
+    other = fake.run("up", "--overlay", "production")
+    assert other.code == 69
+    assert "data is there, from OVERLAY=local, and production cannot go on with it" in other.err
+    assert fake.changed()[calls:] == []
 
 
 def test_wrong_words_on_the_command_line(fake: Fake) -> None:

@@ -13,7 +13,7 @@ from common.console import say, warn
 from common.errors import ExitCode
 from deploy import credentials, image, manifests, target
 from deploy.kubectl import NAMESPACE, Json, Kubectl, KubernetesFailure
-from deploy.progress import Watch, pods
+from deploy.progress import Watch, events, pods
 
 NODES = 3
 READY_LIMIT = 900.0
@@ -79,7 +79,10 @@ def status() -> None:
     for each in found:
         again = f", started again {each.restarts} times" if each.restarts else ""
         where = f" on {each.machine}" if each.machine else ""
-        say(f"  {each.name:<{width}}  {each.why[:200]}{where}{again}")
+        say(f"  {each.name:<{width}}  {each.why(200)}{where}{again}")
+        if each.is_rabbitmq and not each.ready and not each.message:
+            for line in events(kubectl, each)[-1:]:
+                say(f"  {'':<{width}}  {line[:200]}")
     for item in kubectl.items("jobs"):
         say(f"  Job {item['metadata']['name']}: {_outcome(item) or 'running'}")
     for item in kubectl.items("persistentvolumeclaims"):
@@ -156,7 +159,7 @@ def _overlay(kubectl: Kubectl, wanted: str | None) -> str:
         if wanted not in (None, there):
             raise KubernetesFailure(
                 f"RabbitMQ's data is there, from OVERLAY={there}, and {wanted} cannot go on with it; "
-                f"leave it at {there}, or take it away first: make k8s-down"
+                f"leave it at {there}, or take it away first, with its data: make k8s-down"
             )
         say(f"it goes on with what is there (OVERLAY={there})")
         return str(there)

@@ -84,7 +84,7 @@ def need(program: str, why: str) -> None:
 
 def output_of(command: Sequence[str], *, stdin: str | None = None, timeout: float = TIMEOUT) -> str:
     """The standard output of a program. Raises KubernetesFailure with the last line of its complaint."""
-    what = " ".join(word for word in command[:6] if word not in ("--context", "--namespace", NAMESPACE))
+    what = _summary(command)
     try:
         result = subprocess.run(
             command,
@@ -103,3 +103,12 @@ def output_of(command: Sequence[str], *, stdin: str | None = None, timeout: floa
         lines = [line.strip() for line in complaint.splitlines() if line.strip()]
         raise KubernetesFailure(f"{what} failed: {lines[-1][:400] if lines else 'no reason given'}", complaint)
     return result.stdout
+
+
+def _summary(command: Sequence[str]) -> str:
+    """The first words of a command, without those options that all calls of kubectl have."""
+    words = list(command)
+    for option in ("--context", "--namespace"):
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+    return " ".join(words[:4])

@@ -11,6 +11,7 @@ from deploy.kubectl import NAMESPACE, Json, Kubectl, KubernetesFailure
 
 LOOK_EVERY = 2.0
 LOG_LINES = 12
+EVENTS = 3
 
 HOPELESS = {
     "InvalidImageName": 0.0,
@@ -41,11 +42,20 @@ class Pod:
     message: str
     restarts: int
     machine: str
+    claims: tuple[str, ...] = ()
+    """The claims of the volumes that it waits for."""
+
+    def why(self, length: int) -> str:
+        """The reason in one line of no more than ``length`` characters; what led to it comes last, and is kept."""
+        line = f"{self.reason}: {self.message}" if self.message else self.reason
+        return (
+            line if len(line) <= length else f"{line[: length // 3]} … {line[len(line) - length + length // 3 + 3 :]}"
+        )
 
     @property
-    def why(self) -> str:
-        """The reason in one line."""
-        return f"{self.reason}: {self.message}" if self.message else self.reason
+    def is_rabbitmq(self) -> bool:
+        """Whether it is one of those that all others wait for."""
+        return self.name.startswith("rabbitmq-")
 
 
 def pod(item: Json) -> Pod:
@@ -80,6 +90,11 @@ def pod(item: Json) -> Pod:
         " ".join(message.split()),
         restarts,
         item.get("spec", {}).get("nodeName", ""),
+        tuple(
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in item.get("spec", {}).get("volumes", [])
+            if "persistentVolumeClaim" in volume
+        ),
     )
 
 
@@ -90,6 +105,21 @@ def pods(kubectl: Kubectl) -> list[Pod]:
         for item in kubectl.items("pods", "--selector", f"app.kubernetes.io/part-of={NAMESPACE}")
         if item.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     ]
+
+
+def events(kubectl: Kubectl, late: Pod) -> list[str]:
+    """What Kubernetes has noted about a pod lately; of its volumes, if about itself there is nothing."""
+    for name in (late.name, *late.claims):
+        found = kubectl.items("events", "--field-selector", f"involvedObject.name={name}")
+        if found:
+            found.sort(key=_when)
+            return [f"{item.get('reason')}: {' '.join(item.get('message', '').split())}" for item in found[-EVENTS:]]
+    return []
+
+
+def _when(event: Json) -> str:
+    times = (event.get("series", {}).get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return next((str(time) for time in times if time), "")
 
 
 class Watch:
@@ -118,7 +148,8 @@ class Watch:
     def look(self, what: str) -> None:
         """Say which pods have changed. Raises NotReady if one is beyond hope, or if time is up for ``what``."""
         now = time.monotonic()
-        found = pods(self._kubectl)
+        # RabbitMQ first: if several are late, the others are because of it.
+        found = sorted(pods(self._kubectl), key=lambda each: not each.is_rabbitmq)
         for each in found:
             if self._told.get(each.name) != each.reason:
                 self._told[each.name] = each.reason
@@ -129,20 +160,20 @@ class Watch:
         for each in found:
             grace = HOPELESS.get(each.reason)
             if not each.ready and grace is not None and now - self._since[each.name, each.reason] >= grace:
-                self._give_up(each, each.why)
+                self._give_up(each, each.why(300))
         if now - self._started > self._limit:
             late = next((each for each in found if not each.ready), None)
             if late is not None:
-                self._give_up(late, f"{late.why}, after {self._limit:.0f} s")
+                self._give_up(late, f"{late.why(300)}, after {self._limit:.0f} s")
             raise NotReady(f"{what}: not there after {self._limit:.0f} s")
 
     def _give_up(self, late: Pod, why: str) -> None:
         for line in self._last_lines(late):
             warn(f"{late.name}: {line}")
-        raise NotReady(f"the pod {late.name} does not become ready ({why[:300]})")
+        raise NotReady(f"the pod {late.name} does not become ready ({why})")
 
     def _last_lines(self, late: Pod) -> list[str]:
-        """The end of the pod's log; of the run before, if it has just been started again."""
+        """The end of its log, of the run before if it has just been started again; else what else tells the reason."""
         options = ["logs", late.name, "--all-containers", f"--tail={LOG_LINES}"]
         for command in ([*options, "--previous"], options) if late.restarts else (options,):
             try:
@@ -152,7 +183,7 @@ class Watch:
                 continue
             if lines:
                 return lines[-LOG_LINES:]
-        return []
+        return [] if late.message else events(self._kubectl, late)
 
     def _open_ends(self) -> list[str]:
         """What is not yet as it was asked for."""

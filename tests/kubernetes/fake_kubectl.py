@@ -38,6 +38,7 @@ PLURALS = {
     "networkpolicies": "NetworkPolicy",
     "poddisruptionbudgets": "PodDisruptionBudget",
     "controllerrevisions": "ControllerRevision",
+    "events": "Event",
 }
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     with CALLS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(arguments) + "\n")
     state: dict[str, Any] = json.loads(STATE.read_text(encoding="utf-8"))
-    words = drop(arguments, "--context", "--namespace", "--field-manager", "--selector", "--output")
+    words = drop(arguments, "--context", "--namespace", "--field-manager", "--selector", "--field-selector", "--output")
     answer(state, words, arguments)
     STATE.write_text(json.dumps(state), encoding="utf-8")
 
@@ -123,7 +124,9 @@ def answer(state: dict[str, Any], words: list[str], arguments: list[str]) -> Non
         case ["delete", kinds, *rest]:
             delete(objects, kinds.split(","), [word for word in rest if not word.startswith("-")], arguments)
         case ["logs", *_]:
-            print(state.get("log", "the last line of the log"))
+            if state.get("log") is None:
+                fail("Error from server (BadRequest): container is waiting to start")
+            print(state["log"])
         case ["exec", *_]:
             print(
                 json.dumps({"running_nodes": ["rabbit@rabbitmq-0.rabbitmq-nodes"], "disk_nodes": ["rabbit@rabbitmq-0"]})
@@ -141,6 +144,8 @@ def get(objects: dict[str, Any], kinds: list[str], names: list[str], arguments: 
     wanted = {PLURALS[kind] for kind in kinds}
     selector = option(arguments, "--selector")
     found = [item for item in objects.values() if item["kind"] in wanted and matches(item, selector)]
+    about = option(arguments, "--field-selector").partition("involvedObject.name=")[2]
+    found = [item for item in found if not about or item["involvedObject"]["name"] == about]
     if names:
         found = [item for item in found if item["metadata"]["name"] in names]
         if found:
@@ -187,7 +192,7 @@ def control(objects: dict[str, Any], state: dict[str, Any]) -> None:
             objects[f"Pod/{own}"] = {
                 "kind": "Pod",
                 "metadata": {"name": own, "labels": item["spec"]["template"]["metadata"]["labels"]},
-                "spec": {"nodeName": "machine-1"},
+                "spec": {"nodeName": "machine-1", "volumes": [{"persistentVolumeClaim": {"claimName": f"data-{own}"}}]},
                 "status": trouble or {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
             }
         ready = 0 if trouble else count

@@ -272,6 +272,54 @@ def test_a_pod_that_does_not_become_ready_is_named_with_its_reason(
     assert "take it away with make k8s-down" in failed
 
 
+def test_a_volume_that_does_not_come_is_the_reason(fake: Fake) -> None:
+    """Kubernetes says nothing about the pod then: what it waits for is among the events of the claim."""
+    fake.set(troubled="rabbitmq", trouble=WAITING)
+    fake.put(
+        {
+            "kind": "Event",
+            "metadata": {"name": "2"},
+            "involvedObject": {"name": "data-rabbitmq-0"},
+            "reason": "ExternalProvisioning",
+            "message": "Waiting for a volume\nto be created",
+            "lastTimestamp": "2026-01-01T00:00:02Z",
+        },
+        {
+            "kind": "Event",
+            "metadata": {"name": "1"},
+            "involvedObject": {"name": "data-rabbitmq-0"},
+            "reason": "WaitForFirstConsumer",
+            "message": "waiting for first consumer",
+            "lastTimestamp": "2026-01-01T00:00:01Z",
+        },
+    )
+    done = fake.run("up", "--timeout", "2")
+    assert done.code == 69
+    assert done.err.splitlines()[-3:-1] == [
+        " [!] rabbitmq-0: WaitForFirstConsumer: waiting for first consumer",
+        " [!] rabbitmq-0: ExternalProvisioning: Waiting for a volume to be created",
+    ]
+    assert "the pod rabbitmq-0 does not become ready (Pending, after 2 s)" in done.err
+    assert "  ExternalProvisioning: Waiting for a volume to be created\n" in fake.run("status").out
+
+
+def test_of_several_pods_that_are_late_it_is_rabbitmq_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = [progress.Pod(name, False, "starting", "", 0, "machine-1") for name in ("dead-letters-cook-1", "rabbitmq-0")]
+    monkeypatch.setattr(progress, "pods", lambda _: late)
+    monkeypatch.setattr(progress.Watch, "_last_lines", lambda *_: [])
+    with pytest.raises(progress.NotReady, match=r"the pod rabbitmq-0 does not become ready \(starting, after -1 s\)"):
+        progress.Watch(Kubectl("kind-test"), -1).look("all")
+
+
+def test_of_a_long_reason_the_end_is_kept() -> None:
+    message = f'Back-off pulling image "a:1": ErrImagePull: {"failed to do request: " * 20}no such host'
+    why = progress.Pod("a", False, "ErrImagePull", message, 0, "").why(200)
+    assert len(why) == 200
+    assert why.startswith('ErrImagePull: Back-off pulling image "a:1": ')
+    assert why.endswith(" no such host")
+    assert progress.Pod("a", False, "ErrImagePull", "not found", 0, "").why(200) == "ErrImagePull: not found"
+
+
 def test_what_is_mended_goes_on_from_there(fake: Fake) -> None:
     fake.set(troubled="rabbitmq", trouble=waiting("InvalidImageName", "cannot be read"))
     assert fake.run("up").code == 69

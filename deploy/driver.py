@@ -89,7 +89,7 @@ def status() -> None:
         size = item.get("status", {}).get("capacity", {}).get("storage", "no volume yet")
         say(f"  volume {item['metadata']['name']}: {size}")
     try:
-        say(_nodes(kubectl))
+        say(_nodes(kubectl, next((each.name for each in found if each.is_rabbitmq and each.ready), "rabbitmq-0")))
     except KubernetesFailure as failure:
         say(f"  RabbitMQ does not answer: {failure}")
 
@@ -255,10 +255,10 @@ def _outcome(job: Json | None) -> str:
     return ""
 
 
-def _nodes(kubectl: Kubectl) -> str:
-    """Which of RabbitMQ's nodes are in the cluster, in its own words."""
+def _nodes(kubectl: Kubectl, pod: str) -> str:
+    """Which of RabbitMQ's nodes are in the cluster, in the words of the one in ``pod``."""
     command = "PATH=/usr/lib/rabbitmq/bin:$PATH exec rabbitmqctl -q cluster_status --formatter json"
-    text = kubectl.here("exec", "rabbitmq-0", "--container", "rabbitmq", "--", "sh", "-c", command)
+    text = kubectl.here("exec", pod, "--container", "rabbitmq", "--", "sh", "-c", command)
     try:
         answer = json.loads(text)
     except ValueError:

@@ -161,6 +161,18 @@ def test_status_and_down(fake: Fake) -> None:
     assert fake.run("down").out.startswith("nothing of the course is deployed")
 
 
+def test_a_node_that_is_away_is_not_the_one_that_is_asked(fake: Fake) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command is missing: it makes the certificate")
+    fake.put(machine(2), machine(3))
+    assert fake.run("up").code == 0
+    away = fake.state["objects"]["Pod/rabbitmq-0"]
+    fake.put(away | {"status": {"phase": "Running", "conditions": []}})
+    assert fake.run("status").code == 0
+    asked = [call[call.index("exec") + 1] for call in fake.calls if "exec" in call]
+    assert asked == ["rabbitmq-1"]
+
+
 def test_three_machines_get_three_nodes_and_tls(fake: Fake) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is missing: it makes the certificate")

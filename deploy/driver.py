@@ -47,7 +47,7 @@ def up(wishes: Wishes) -> None:
     if wishes.image:
         image.parts(wishes.image)
     kubectl = target.find_cluster(make=True)
-    target.agree(kubectl.context, yes=wishes.yes)
+    target.agree(kubectl.context, "Deploy to it?", yes=wishes.yes)
     _check_namespace(kubectl)
     overlay = _overlay(kubectl, wishes.overlay)
     target.check_storage(kubectl, wishes.storage_class)
@@ -103,7 +103,7 @@ def down(*, yes: bool) -> None:
         _remove_cluster(kubectl, yes=yes)
         return
     _check_namespace(kubectl)
-    target.agree(kubectl.context, yes=yes)
+    target.agree(kubectl.context, "Take the course away from it?", yes=yes)
     data = yes or target.ask("Delete RabbitMQ's data as well, and with it every message?")
     # First those who need RabbitMQ for saying that they are done with what they have in hand.
     say("stopping the examples")

@@ -54,12 +54,12 @@ def is_local(context: str) -> bool:
     return LOCAL.fullmatch(context) is not None
 
 
-def agree(context: str, *, yes: bool) -> None:
-    """Name the cluster, and ask whether it is the one, unless it is local or ``yes``. Raises Refused."""
+def agree(context: str, question: str, *, yes: bool) -> None:
+    """Name the cluster, and ask the question about it, unless it is local or ``yes``. Raises Refused."""
     say(f"the cluster is {context!r}")
     if is_local(context) or yes:
         return
-    if not ask(f"{context!r} is not on this machine. Deploy to it?"):
+    if not ask(f"{context!r} is not on this machine. {question}"):
         raise Refused(f"nothing was done to the cluster {context!r}; YES=1 agrees beforehand")
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import stat
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +240,41 @@ def test_a_cluster_elsewhere_is_not_touched_without_a_yes(fake: Fake) -> None:
     assert fake.changed() == []
     agreed = fake.run("up", "--yes")
     assert agreed.code == 0, agreed.err
+
+
+def test_what_is_asked_at_a_terminal(fake: Fake) -> None:
+    assert fake.run("up").code == 0
+    fake.set(context="company-production")
+
+    def answer(*lines: str) -> str:
+        terminal, theirs = pty.openpty()
+        try:
+            os.write(terminal, "".join(f"{line}\n" for line in lines).encode())
+            command = [sys.executable, "-m", "deploy", "down"]
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=fake.environ,
+                stdin=theirs,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        finally:
+            os.close(terminal)
+            os.close(theirs)
+        return done.stdout + done.stderr
+
+    calls = len(fake.changed())
+    told = answer("n")
+    assert "'company-production' is not on this machine. Take the course away from it? [y/N] " in told
+    assert "nothing was done to the cluster 'company-production'" in told
+    assert fake.changed()[calls:] == []
+    told = answer("y", "n")
+    assert "Delete RabbitMQ's data as well, and with it every message? [y/N] " in told
+    assert "the data and the password stay" in told
+    assert "everything is gone, the data too" in answer("y", "y")
 
 
 WAITING = {"phase": "Pending", "conditions": []}

@@ -236,6 +236,8 @@ def test_the_data_outlives_the_deployment(cluster: str) -> None:
     if not is_local(kubectl("config", "current-context").strip()):
         pytest.skip("whoever agrees beforehand to a cluster elsewhere (YES=1) agrees to the data's end as well")
     kubectl("scale", "deployment/send-and-receive-receive", "--replicas=0")
+    receivers = "app.kubernetes.io/name=send-and-receive-receive"
+    kubectl("wait", "--for=delete", "pods", "--selector", receivers, "--timeout=120s", limit=150)
     job = f"send-{uuid.uuid4().hex[:6]}"
     kubectl("create", "job", job, "--from=cronjob/send-and-receive-send")
     kubectl("wait", f"job/{job}", "--for=condition=complete", "--timeout=120s", limit=150)

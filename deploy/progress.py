@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ HOPELESS = {
     "Unschedulable": 60.0,
 }
 """States of a pod that do not end by themselves, and the seconds for which one may last all the same."""
+
+PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate, )?preemption: ")
 
 
 class NotReady(KubernetesFailure):
@@ -67,7 +70,8 @@ def pod(item: Json) -> Pod:
     ready = conditions.get("Ready", {}).get("status") == "True"
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        reason, message = scheduled.get("reason", reason), scheduled.get("message", "")
+        # After why no machine will do comes what throwing out other pods would bring. There are none to throw out.
+        reason, message = scheduled.get("reason", reason), PREEMPTION.split(scheduled.get("message", ""))[0]
     for container in containers:
         state = container.get("state", {})
         last = container.get("lastState", {}).get("terminated") or {}

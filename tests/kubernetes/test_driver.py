@@ -297,7 +297,12 @@ def waiting(reason: str, message: str, **last: Any) -> dict[str, Any]:
             WAITING
             | {
                 "conditions": [
-                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room\non 3"}
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "no room\non 3. no new claims to deallocate, preemption: 0/3 nodes are available",
+                    }
                 ]
             },
             "(Unschedulable: no room on 3, after 3 s)",

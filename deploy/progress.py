@@ -84,6 +84,11 @@ def pod(item: Json) -> Pod:
                 message += f" ({last['reason']})" if last.get("reason") == "OOMKilled" else ""
         elif state.get("running") and not container.get("ready") and not ready and reason == "Running":
             reason = "starting" if not last else "starting again"
+        elif (ended := state.get("terminated")) and container in status.get("containerStatuses", []) and not ready:
+            reason = f"ended with exit code {ended.get('exitCode')}"
+    if reason == "Running" and not ready:
+        # Its containers were well when they were last heard of.
+        reason = "its machine does not answer"
     if item["metadata"].get("deletionTimestamp"):
         reason, ready = "stopping", False
     restarts = sum(container.get("restartCount", 0) for container in containers)

@@ -505,9 +505,9 @@ def test_what_one_watch_has_told_the_next_does_not_tell_again(
     following = watch.then(60)
     following.look("a")
     assert capsys.readouterr().out == ""
-    phase = "Running"
+    phase = "Unknown"
     following.look("a")
-    assert capsys.readouterr().out == "     0 s  a: Running\n"
+    assert capsys.readouterr().out == "     0 s  a: Unknown\n"
 
 
 def test_a_pod_that_is_being_stopped_is_not_ready() -> None:
@@ -516,3 +516,18 @@ def test_a_pod_that_is_being_stopped_is_not_ready() -> None:
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     }
     assert (progress.pod(item).ready, progress.pod(item).reason) == (False, "stopping")
+
+
+def test_a_pod_that_runs_and_is_not_ready() -> None:
+    def reason(state: str, **container: Any) -> str:
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+        init = {"name": "prepare", "ready": True, "state": {"terminated": {"exitCode": 0}}}
+        containers = [{"name": "a", "state": {state: {"exitCode": 69}}, **container}]
+        statuses = {"initContainerStatuses": [init], "containerStatuses": containers}
+        return progress.pod({"metadata": {"name": "a"}, "status": status | statuses}).reason
+
+    assert reason("running", ready=False) == "starting"
+    assert reason("running", ready=False, lastState={"terminated": {"exitCode": 69}}) == "starting again"
+    assert reason("terminated", ready=False) == "ended with exit code 69"
+    # Kubernetes leaves the containers as they were when a machine is lost.
+    assert reason("running", ready=True) == "its machine does not answer"

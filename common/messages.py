@@ -88,17 +88,12 @@ def properties(
 
     ``more`` goes to ``pika.BasicProperties`` as it is: ``correlation_id``, ``expiration`` (milliseconds, as text), …
     """
-    given = {
-        "content_type": content_type,
-        "content_encoding": "utf-8",
-        "delivery_mode": DeliveryMode.Persistent,
-        "timestamp": int(time.time()),
-        "type": type,
-        "headers": headers,
-    }
+    more.setdefault("content_encoding", "utf-8")
+    more.setdefault("delivery_mode", DeliveryMode.Persistent)
+    more.setdefault("timestamp", int(time.time()))
     if "message_id" not in more:
-        given["message_id"] = str(uuid.uuid4())
-    return BasicProperties(**{**given, **more})  # type: ignore[no-untyped-call]
+        more["message_id"] = str(uuid.uuid4())
+    return BasicProperties(content_type, type=type, headers=headers, **more)  # type: ignore[no-untyped-call]
 
 
 def encode_text(text: str) -> bytes:

@@ -107,5 +107,5 @@ def test_a_python_without_our_packages() -> None:
     )
     assert done.returncode != 0
     last = done.stderr.splitlines()[-1]
-    assert last == "ModuleNotFoundError: No module named 'pika'"
+    assert last == "ModuleNotFoundError: No module named 'common'"
     assert f"`{last}`" in (ROOT / "README.md").read_text(encoding="utf-8")

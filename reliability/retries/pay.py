@@ -55,8 +55,9 @@ def main() -> None:
             breaker.failed(message.properties.message_id or payment)
             if attempt >= topology.MAX_ATTEMPTS:
                 return give_up(message, attempt, error)
+            outcome = try_later(message, attempt, error)
             console.say(f" [ ] {payment!r}: attempt {attempt} failed, {error}; again later")
-            return try_later(message, attempt, error)
+            return outcome
         except Permanent as error:
             breaker.succeeded()
             return give_up(message, attempt, error)

@@ -35,6 +35,9 @@ class Message:
         self.redelivered = redelivered
         self._properties = properties
 
+    def __repr__(self) -> str:
+        return f"Message({self.name}, {len(self.body):,} bytes, from {self.exchange!r} with key {self.routing_key!r})"
+
     @property
     def properties(self) -> BasicProperties:
         """The properties, which are read when somebody asks for them first. Raises BadMessage if they make no sense."""

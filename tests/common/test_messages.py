@@ -186,6 +186,11 @@ def test_properties_that_make_no_sense_are_told(encoded: bytes) -> None:
         came.text()
 
 
+def test_a_message_can_be_printed_whatever_is_in_it() -> None:
+    assert repr(message(b"x" * 1000, message_id="7")) == "Message(7, 1,000 bytes, from 'exchange' with key 'key')"
+    assert repr(Message(b"", b"", "", "\n")) == "Message((no id), 0 bytes, from '' with key '\\n')"
+
+
 def test_a_message_without_an_id_says_so() -> None:
     assert message(b"x").name == "(no id)"
     assert message(b"x", message_id="").name == "(no id)"

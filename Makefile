@@ -29,7 +29,7 @@ playground: .venv/.playground ## watch the examples' messages move, on a web pag
 
 test: .venv/.installed ## run every test against a real RabbitMQ
 	@$(BIN)/python -m broker up
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ONLY)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 6 --dist loadgroup $(ONLY)
 
 bench: .venv/.benchmarks ## measure how fast it all is (6 minutes; QUICK=1: one)
 	@$(BIN)/python -m broker up

@@ -27,8 +27,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What takes long begins first, so that at the end no worker is alone with it. The order is otherwise kept.
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None and "drills" not in item.path.parts)
+    # What takes long, and waits for most of it, begins first: others can work meanwhile, and at the end no worker is
+    # alone with it. The order is otherwise kept.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None and not waits(item))
+
+
+def waits(item: pytest.Item) -> bool:
+    """Whether a test has long waits in it."""
+    return "drills" in item.path.parts or item.path.name == "test_scenarios.py"
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ def test_the_program_that_it_shows(settings: Settings, tmp_path: Path) -> None:
     [program] = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     path = tmp_path / "program.py"
     path.write_text(program, encoding="utf-8")
-    with Script(path, environ=environment(settings)) as script:
+    with Script(str(path), environ=environment(settings)) as script:
         script.expect(re.escape("{'id': 7}"))
         script.interrupt()
         assert script.wait() == 0

@@ -6,8 +6,6 @@ The scripts are those of transactional_outbox and idempotent_consumer.
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from common.connection import connect
 from common.database import open_engine, transaction
 from tests.drills.tally import SECTION
 from tests.support.postgresql import Unavailable, postgresql
-from tests.support.process import ROOT, Script, wait_until
+from tests.support.process import Script, run_script, wait_until
 from tests.support.report import Report
 from tour.vhost import environment
 
@@ -65,36 +63,29 @@ class Role(threading.Thread):
 
     def live(self, lines: int | None) -> None:
         """Start it; kill it some milliseconds after it has done as many ``lines``, or (None) let it come to its end."""
-        process = subprocess.Popen(
-            [sys.executable, *self.command()], cwd=ROOT, env=self.environ, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        if lines is None:
-            threading.Thread(target=self.terminate_when_told, args=(process,), daemon=True).start()
-        with process.stdout as stream:
-            for line in stream:
+        with Script(*self.command(), environ=self.environ) as script:
+            if lines is None:
+                threading.Thread(target=self.terminate_when_told, args=(script,), daemon=True).start()
+            for line in script.follow():
                 if "order-" in line:
                     self.done.append(line)
                     lines = None if lines is None else lines - 1
                 if lines == 0:
                     time.sleep(random.uniform(0, 0.01))
-                    process.kill()
+                    script.kill()
                     self.killed += 1
                     lines = -1
-        self.code = process.wait(30)
+            self.code = script.wait()
 
-    def terminate_when_told(self, process: subprocess.Popen[str]) -> None:
+    def terminate_when_told(self, script: Script) -> None:
         self.stop.wait(LIMIT)
-        process.terminate()
+        script.terminate()
 
 
 def drill(settings: Settings, orders: int, kills: int, name: str, report: Report) -> None:
     environ = environment(settings)
-    for script in (
-        "reliability/transactional_outbox/show_orders.py",
-        "reliability/idempotent_consumer/show_accounts.py",
-    ):
-        subprocess.run([sys.executable, script, "--new"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
+    for script in (SHOW_ORDERS, SHOW_ACCOUNTS):
+        assert run_script(script, "--new", environ=environ).code == 0
     with connect("drill", settings) as connection:
         connection.channel().exchange_declare("transactional_outbox.orders", "fanout", durable=True)
     # The consumer's queue has to be bound before the first order is told: what comes earlier is not for it.

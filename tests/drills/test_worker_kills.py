@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from common.config import Settings
 from common.connection import connect
 from tests.drills.tally import SECTION, Tally
+from tests.support.process import Script, run_script
 from tests.support.report import Report
 
-ROOT = Path(__file__).parents[2]
 KILLS = 50
 TASKS = 2_000
 WORKERS = 4
@@ -31,43 +28,33 @@ class Worker:
         self.task: int | None = None
         """The task it is at."""
         self._heard = heard
-        self._process = subprocess.Popen(
-            [sys.executable, "work_queue/worker.py", f"--seconds-per-dot={TASK_SECONDS}"],
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._script = Script("work_queue/worker.py", f"--seconds-per-dot={TASK_SECONDS}", environ=environ)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            # A line that was cut short was not printed.
-            if line.endswith("\n"):
-                self._heard(self, line)
+        for line in self._script.follow():
+            self._heard(self, line)
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._process.poll() is None
+        return self._script.code is None
 
     def kill(self) -> None:
         """End it with SIGKILL, and hear the last that it printed."""
-        self._process.kill()
+        self._script.kill()
         self.wait()
 
     def stop(self) -> int:
         """End it with SIGTERM; its exit code."""
-        self._process.terminate()
+        self._script.terminate()
         return self.wait()
 
     def wait(self) -> int:
         """Wait for its end; its exit code."""
-        code = self._process.wait(30)
+        code = self._script.wait()
         self._reader.join(10)
-        self._process.stdout.close() if self._process.stdout else None
         return code
 
 
@@ -85,9 +72,8 @@ def test_50_worker_kills(environ: dict[str, str], settings: Settings, report: Re
                 worker.task = None
                 tally.see(int(match[2]))
 
-    subprocess.run(
-        [sys.executable, "work_queue/new_task.py", f"--count={TASKS}", "Sweep."], cwd=ROOT, env=environ, check=True
-    )
+    handed_out = run_script("work_queue/new_task.py", f"--count={TASKS}", "Sweep.", environ=environ)
+    assert handed_out.code == 0, handed_out.err
     tally.sent = TASKS
     # It exits with 0 when, and only when, each of them is confirmed.
     for number in range(1, TASKS + 1):

@@ -104,8 +104,8 @@ def fake(tmp_path: Path) -> Fake:
         "FAKE_FOLDER": str(tmp_path),
         "REAL_KUBECTL": real,
         "FAKE_SITE": str(Path(yaml.__file__).parents[1]),
-        "LANG": os.environ.get("LANG", "C.UTF-8"),
     }
+    environ |= {name: os.environ[name] for name in ("LANG",) if name in os.environ}
     made = Fake(tmp_path, environ)
     (tmp_path / "state.json").write_text(json.dumps({"context": "kind-test", "objects": {}}), encoding="utf-8")
     made.add("kubectl", f'exec "{sys.executable}" -I -S "{Path(__file__).with_name("fake_kubectl.py")}" "$@"')

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.playground.conftest import LIMIT, Page, Playground, serving
-from tests.support.own_broker import OwnBroker
+from tests.support.own_broker import OwnBroker, started
 
-pytestmark = [pytest.mark.xdist_group("own broker"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xdist_group("playground.broker"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory, reachable: tuple[int, int, int] | str) -> Iterator[OwnBroker]:
+    """A broker for these tests alone.
+
+    What they leave is deleted as soon as RabbitMQ is there again, and 3.10 is in danger then: the workers for dead
+    letters of quorum queues that go in that moment may take their supervisor with them, and no such queue can be
+    declared until the next start.
+    """
+    with started(tmp_path_factory.mktemp("broker"), reachable) as own:
+        yield own
 
 
 def state(page: Page, trouble: bool) -> dict[str, Any]:

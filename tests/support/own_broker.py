@@ -6,7 +6,9 @@ import random
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -47,8 +49,14 @@ def elsewhere() -> Settings:
 @pytest.fixture(scope="session")
 def own_broker(tmp_path_factory: pytest.TempPathFactory, reachable: tuple[int, int, int] | str) -> Iterator[OwnBroker]:
     """One of the version under test, if that can be had; else the one that this machine has."""
+    with started(tmp_path_factory.mktemp("broker"), reachable) as own:
+        yield own
+
+
+@contextmanager
+def started(folder: Path, reachable: tuple[int, int, int] | str) -> Iterator[OwnBroker]:
+    """A broker with its data in ``folder``, of the version that is ``reachable``, if that can be had."""
     settings = elsewhere()
-    folder = tmp_path_factory.mktemp("broker")
     # What is started by other means has another project's name: the reader's container is not touched.
     project = f"rabbitmq-by-example-test-{uuid.uuid4().hex[:8]}"
     environ = {**environment(settings), "BROKER_DIRECTORY": str(folder), "COMPOSE_PROJECT_NAME": project}

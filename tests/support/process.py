@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import TypeVar
+
+from tests.support.forked import Forked, starts
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 30.0
@@ -46,6 +50,18 @@ def run_script(
     folder: Path = ROOT,
 ) -> Finished:
     """Run ``python <arguments>`` to its end, which must come within ``limit`` seconds."""
+    if starts(arguments, environ):
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            process = Forked(arguments, environ, folder, (given.fileno(), out.fileno(), err.fileno()))
+            try:
+                code = process.wait(limit)
+            finally:
+                process.kill()
+            out.seek(0)
+            err.seek(0)
+            return Finished(code, out.read().decode(), err.read().decode())
     done = subprocess.run(
         [sys.executable, *arguments],
         input=stdin,
@@ -65,14 +81,19 @@ class Script:
     """
 
     def __init__(self, *arguments: str, environ: Mapping[str, str], folder: Path = ROOT) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**environ, "PYTHONUNBUFFERED": "1"},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        environ = {**environ, "PYTHONUNBUFFERED": "1"}
+        readable, writable = os.pipe()
+        self._stream = open(readable, "rb")  # noqa: SIM115  the thread that reads closes it
+        self._process: subprocess.Popen[bytes] | Forked
+        with open(os.devnull, "rb") as nothing, open(writable, "wb") as output:
+            if starts(arguments, environ):
+                streams = nothing.fileno(), output.fileno(), output.fileno()
+                self._process = Forked(arguments, environ, folder, streams)
+            else:
+                command = [sys.executable, *arguments]
+                self._process = subprocess.Popen(
+                    command, env=environ, cwd=folder, stdin=nothing, stdout=output, stderr=output
+                )
         self._lines: list[str] = []
         self._next = 0
         self._ended = False
@@ -120,6 +141,11 @@ class Script:
             if match := re.search(pattern, line):
                 return match
 
+    def follow(self) -> Iterator[str]:
+        """The lines that were not passed over yet, each as it comes, until the script ends."""
+        while (line := self._line(time.monotonic() + 86400)) is not None:
+            yield line
+
     def interrupt(self) -> None:
         """Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
@@ -160,8 +186,7 @@ class Script:
             return self._lines[self._next - 1]
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as stream:
+        with self._stream as stream:
             for raw in stream:
                 with self._news:
                     self._lines.append(raw.decode("utf-8", "replace").rstrip("\r\n"))

@@ -10,14 +10,15 @@ from __future__ import annotations
 import copy
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-FOLDER = Path(os.environ["FAKE_FOLDER"])
-STATE, CALLS = FOLDER / "state.json", FOLDER / "calls"
+# Started a great many times: without what only the annotations need.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+STATE, CALLS = (f"{os.environ['FAKE_FOLDER']}/{name}" for name in ("state.json", "calls"))
 
 PLURALS = {
     "nodes": "Node",
@@ -45,13 +46,15 @@ PLURALS = {
 def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["kustomize"]:
-        sys.exit(subprocess.run([os.environ["REAL_KUBECTL"], *arguments], check=False).returncode)
-    with CALLS.open("a", encoding="utf-8") as file:
+        os.execv(os.environ["REAL_KUBECTL"], ["kubectl", *arguments])
+    with open(CALLS, "a", encoding="utf-8") as file:
         file.write(json.dumps(arguments) + "\n")
-    state: dict[str, Any] = json.loads(STATE.read_text(encoding="utf-8"))
+    with open(STATE, encoding="utf-8") as file:
+        state: dict[str, Any] = json.load(file)
     words = drop(arguments, "--context", "--namespace", "--field-manager", "--selector", "--field-selector", "--output")
     answer(state, words, arguments)
-    STATE.write_text(json.dumps(state), encoding="utf-8")
+    with open(STATE, "w", encoding="utf-8") as file:
+        json.dump(state, file)
 
 
 def drop(arguments: list[str], *options: str) -> list[str]:
@@ -70,7 +73,7 @@ def option(arguments: list[str], name: str) -> str:
 
 
 def objects_in(text: str) -> Iterator[dict[str, Any]]:
-    # Started a great many times: without Python's site-packages, but where they are needed.
+    # And without Python's site-packages, but where they are needed.
     sys.path.append(os.environ["FAKE_SITE"])
     import yaml  # noqa: PLC0415
 

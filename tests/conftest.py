@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,12 @@ from common.errors import Failure
 from common.management import Management
 from tour.vhost import environment, fresh_vhost
 
-pytest_plugins = ["tests.support.own_broker", "tests.support.report", "tests.support.versions"]
+pytest_plugins = [
+    "tests.drills.brokers",
+    "tests.support.own_broker",
+    "tests.support.report",
+    "tests.support.versions",
+]
 
 STARTING = 30.0
 """Seconds that a broker which has just been started may take to answer."""
@@ -35,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def waits(item: pytest.Item) -> bool:
     """Whether a test has long waits in it."""
     return "drills" in item.path.parts or item.path.name == "test_scenarios.py"
+
+
+def pytest_collection_finish() -> None:
+    # What is there by now stays to the end; Python need not look through it for garbage again and again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,24 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-from common.config import Settings
 from common.declaring import DeclaringChannel
 from common.publisher import NotConfirmed, Publisher
-from tests.drills.brokers import Unavailable, Victim, victim
+from tests.drills.brokers import Victim
 
-pytestmark = pytest.mark.xdist_group("alarm")
+pytestmark = pytest.mark.xdist_group("victim")
 
 QUEUE = "alarm.queue"
 LIMIT = 60.0
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    try:
-        with victim(Settings.load(), tmp_path_factory.mktemp("broker")) as running:
-            yield running
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+@pytest.fixture
+def broker(shared_victim: Victim) -> Victim:
+    return shared_victim
 
 
 @pytest.fixture

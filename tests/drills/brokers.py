@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from broker.node import NodeFailure, PrivateNode
 from broker.ports import Ports
 from broker.server import find_server
@@ -71,6 +73,25 @@ def victim(configured: Settings, folder: Path) -> Iterator[Victim]:
             container.remove()
     else:
         raise Unavailable("neither an installed rabbitmq-server nor the Docker image of the configured broker")
+
+
+@pytest.fixture(scope="session")
+def _victim(configured: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    try:
+        with victim(configured, tmp_path_factory.mktemp("victim")) as running:
+            yield running
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def shared_victim(_victim: Victim) -> Victim:
+    """A running broker to kill, to stop or to frighten, for one test after the other: a start of one takes seconds.
+
+    What a test declares there stays. Those that use it belong to the xdist_group "victim".
+    """
+    _victim.start()
+    return _victim
 
 
 class Container:

@@ -88,11 +88,12 @@ class Fake:
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> Fake:
+def fake(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Fake:
     """A machine with kubectl, and nothing else that the driver might use, and a local cluster of one node."""
     real = shutil.which("kubectl")
     if real is None:
         pytest.skip("kubectl is not installed: it renders the manifests")
+    base = tmp_path_factory.getbasetemp()
     programs = tmp_path / "bin"
     programs.mkdir()
     openssl = shutil.which("openssl")
@@ -103,6 +104,8 @@ def fake(tmp_path: Path) -> Fake:
         "HOME": str(tmp_path),
         "FAKE_FOLDER": str(tmp_path),
         "REAL_KUBECTL": real,
+        # The folder of all workers of this run, if there are several.
+        "FAKE_CACHE": str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base),
         "FAKE_SITE": str(Path(yaml.__file__).parents[1]),
     }
     environ |= {name: os.environ[name] for name in ("LANG",) if name in os.environ}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.drills.test_broker_kills import SETTLED
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.own_broker import OwnBroker, started
 
@@ -66,9 +68,7 @@ def look_on(own_broker: OwnBroker, playground: Playground) -> None:
         lines(page, "Waiting for tasks")
         state(page, trouble=False)
         done(page, "before")
-
-        restart(page)
-        done(page, "after the restart")
+        time.sleep(SETTLED)
 
         assert own_broker.run("kill").code == 0
         state(page, trouble=True)
@@ -80,6 +80,7 @@ def look_on(own_broker: OwnBroker, playground: Playground) -> None:
         done(page, "after the kill")
 
         restart(page)
+        done(page, "after the restart")
 
 
 def test_the_broker_is_restarted_and_killed_while_somebody_looks(own_broker: OwnBroker) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from common.config import Settings
 from common.connection import connect
 from common.declaring import DeclaringChannel
 from common.errors import ExitCode
-from tests.drills.brokers import Unavailable, Victim, victim
+from tests.drills.brokers import Victim
 from tests.drills.tally import SECTION
 from tests.publisher_confirms.test_publisher_confirms import run
 from tests.support.process import Script, wait_until
@@ -97,17 +95,10 @@ def test_the_producer_is_killed(environ: dict[str, str], tmp_path: Path, report:
     assert account.doubt_arrived <= final.twice <= sent
 
 
-@pytest.fixture
-def broker(configured: Settings, broker_version: object, tmp_path: Path) -> Iterator[Victim]:  # noqa: ARG001
-    try:
-        with victim(configured, tmp_path / "broker") as running:
-            yield running
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
+@pytest.mark.xdist_group("victim")
 @pytest.mark.timeout(400)
-def test_the_broker_is_killed(broker: Victim, tmp_path: Path, report: Report) -> None:
+def test_the_broker_is_killed(shared_victim: Victim, tmp_path: Path, report: Report) -> None:
+    broker = shared_victim
     journal = tmp_path / "shop.journal"
     environ = environment(broker.settings) | {"RABBITMQ_RECONNECT_TIMEOUT": "0.5"}
     with connect("test", broker.settings) as connection:

@@ -8,6 +8,7 @@ so are all scenarios of the READMEs, which start every script as its reader does
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -106,6 +107,8 @@ def _server() -> ForkServerContext:
 
 def _run(arguments: tuple[str, ...], environ: dict[str, str], folder: str, streams: list[Any]) -> None:
     """Become ``python <arguments>``; in the fork."""
+    # The memory that is shared with the other forks is not looked through for garbage, which would make copies of it.
+    gc.freeze()
     for number, stream in enumerate(streams):
         opened = stream.detach()
         os.dup2(opened, number)
@@ -127,9 +130,8 @@ def _run(arguments: tuple[str, ...], environ: dict[str, str], folder: str, strea
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
-    # As a new interpreter has it: without the folder that pytest runs in.
-    kept = environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [entry for entry in sys.path if entry in kept or (entry and Path(entry) != ROOT)]
+    # As a new interpreter has it: our packages come last.
+    sys.path[:] = [*(entry for entry in sys.path if entry and Path(entry) != ROOT), str(ROOT)]
     name = arguments[0]
     if name == "-m":
         sys.path.insert(0, folder)

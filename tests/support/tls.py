@@ -55,7 +55,7 @@ class Authority:
     def _request(self, name: str, subject: str) -> Path:
         request = self._folder / f"{name}.csr"
         _openssl(
-            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", subject),
+            *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", subject),
             *("-keyout", str(self._folder / f"{name}.key"), "-out", str(request)),
         )
         return request

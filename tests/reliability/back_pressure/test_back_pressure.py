@@ -17,7 +17,7 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
 from common.management import Management
-from tests.drills.brokers import Unavailable, Victim, victim
+from tests.drills.brokers import Victim
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put, take
 from tests.support.report import Report
@@ -193,26 +193,17 @@ def test_nobody_to_ask_is_told_in_one_line(configured: Settings) -> None:
     assert result.err.count("\n") == 1
 
 
-@pytest.fixture(scope="module")
-def broker(configured: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    """A broker of our own: an alarm stops everybody."""
-    try:
-        with victim(configured, tmp_path_factory.mktemp("broker")) as running:
-            yield running
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
 ALARMS = {
     "disk": (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "50MB")),
     "memory": (("set_vm_memory_high_watermark", "0.000001"), ("set_vm_memory_high_watermark", "0.6")),
 }
 
 
-def test_an_alarm_stops_the_publisher_and_not_the_consumer(broker: Victim) -> None:
-    # One test for both: a broker of our own takes longer to start than all that happens here.
-    for resource in ALARMS:
-        alarm(resource, broker)
+@pytest.mark.xdist_group("victim")
+@pytest.mark.parametrize("resource", ALARMS)
+def test_an_alarm_stops_the_publisher_and_not_the_consumer(resource: str, shared_victim: Victim) -> None:
+    """An alarm stops everybody, so it is not the others' broker."""
+    alarm(resource, shared_victim)
 
 
 def alarm(resource: str, broker: Victim) -> None:

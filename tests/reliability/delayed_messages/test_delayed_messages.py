@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from pika import BasicProperties
@@ -19,7 +18,7 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
 from common.publisher import Publisher
-from tests.drills.brokers import Unavailable, Victim, victim
+from tests.drills.brokers import Victim
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put, take
 from tests.support.report import Report
@@ -244,17 +243,10 @@ def test_a_second_round_needs_a_message_without_its_deaths(
     assert [body for _properties, body in take(channel, REMINDERS, len(expected))] == expected
 
 
-@pytest.mark.xdist_group("heavy")
+@pytest.mark.xdist_group("victim")
 @pytest.mark.timeout(400)
-def test_reminders_survive_a_broker_that_is_killed(tmp_path: Path, report: Report) -> None:
-    try:
-        with victim(Settings.load(), tmp_path) as broker:
-            drill(broker, report)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-def drill(broker: Victim, report: Report) -> None:
+def test_reminders_survive_a_broker_that_is_killed(shared_victim: Victim, report: Report) -> None:
+    broker = shared_victim
     count = 500
     assert run("remind.py", "--in", "0", "first", environ=environment(broker.settings)).code == 0
     time.sleep(SETTLED)

@@ -97,7 +97,7 @@ def test_what_is_declared_over_amqp_is_seen(api: Management, here: Settings) -> 
         for _ in range(3):
             channel.basic_publish("tests.x", "", b"x")
 
-    queue = eventually(lambda: (found := api.queue(NAME)).ready == 3 and found)
+    queue = eventually(lambda: (found := api.queue(NAME)).ready == 3 and found.state == "running" and found)
     assert queue in api.queues()
     assert (queue.name, queue.type, queue.durable, queue.exclusive) == (NAME, "quorum", True, False)
     assert queue.vhost == here.vhost

@@ -82,7 +82,7 @@ def test_a_wrong_argument_is_told_in_one_line(arguments: tuple[str, ...]) -> Non
 
 
 def test_what_is_no_reading_goes_to_the_dead_letters_and_the_next_one_is_stored(
-    environ: dict[str, str], channel: BlockingChannel
+    environ: dict[str, str], channel: BlockingChannel, management: Management
 ) -> None:
     rubbish = [b"\xff", b"[]", b"7", b"null", b'{"number": 1}']
     rubbish += [b'{"number": "1", "at": 2}', b'{"number": 1, "at": true}']
@@ -91,6 +91,7 @@ def test_what_is_no_reading_goes_to_the_dead_letters_and_the_next_one_is_stored(
         put(channel, "back_pressure.readings", *rubbish, b'{"number": 1, "at": 0}')
         wait_until(lambda: sum("rejected: " in line for line in store.lines) == len(rubbish))
         wait_until(lambda: channel.queue_declare(DEAD, passive=True).method.message_count == len(rubbish))
+        wait_until(lambda: management.queue("back_pressure.readings").messages == 0)
         store.interrupt()
         assert store.wait() == 0
         assert store.lines[-1] == " [x] Stored 1 in all"

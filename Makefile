@@ -9,6 +9,7 @@ EMPTY :=
 ASKED := $(if $(filter file,$(origin EXAMPLE)),,$(notdir $(patsubst %/,%,$(filter-out all,$(EXAMPLE)))))
 ONLY := $(if $(ASKED),-k '$(subst $(EMPTY) , or ,$(strip $(ASKED)))')
 QUICK ?=
+LONG ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo playground test bench broker broker-down k8s k8s-status k8s-down install lint clean
@@ -17,6 +18,7 @@ help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  make demo EXAMPLE=work_queue   play one example (all: every one, which takes some minutes)'
 	@echo '  make test EXAMPLE=work_queue   run the tests of one example'
+	@echo '  make test LONG=1               run those that take long, too'
 	@echo '  make k8s OVERLAY=production    three RabbitMQs and TLS (local: one, small); see kubernetes/README.md'
 
 demo: .venv/.runtime $(OWN:%=.venv/own/%) ## get a RabbitMQ running and play the first three examples, or one of them
@@ -27,9 +29,9 @@ playground: .venv/.playground ## watch the examples' messages move, on a web pag
 	@$(BIN)/python -m broker up
 	@$(BIN)/python -m playground
 
-test: .venv/.installed ## run every test against a real RabbitMQ
+test: .venv/.installed ## run the tests against a real RabbitMQ
 	@$(BIN)/python -m broker up
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 6 --dist loadgroup $(ONLY)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 8 --dist loadgroup $(if $(LONG)$(ASKED),--long) $(ONLY)
 
 bench: .venv/.benchmarks ## measure how fast it all is (6 minutes; QUICK=1: one)
 	@$(BIN)/python -m broker up

@@ -26,13 +26,23 @@ STARTING = 30.0
 """Seconds that a broker which has just been started may take to answer."""
 
 
+LONG = "takes long; to run it as well: make test LONG=1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests that take long, too")
+
+
 def pytest_configure() -> None:
     # A shell starts what is put in the background deaf to Ctrl-C, and so would be every script that a test starts.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(LONG))
     # What takes long, and waits for most of it, begins first: others can work meanwhile, and at the end no worker is
     # alone with it. The order is otherwise kept.
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None and not waits(item))

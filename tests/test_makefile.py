@@ -1,4 +1,4 @@
-"""Which tests `make test` runs: all of them, or those of the examples that are named."""
+"""Which tests `make test` runs: those that do not take long, all of them, or those of the examples that are named."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
     ("arguments", "only"),
     [
         ([], ""),
+        (["LONG=1"], "--long"),
         (["EXAMPLE=all"], ""),
-        (["EXAMPLE=work_queue"], "-k 'work_queue'"),
-        (["EXAMPLE=reliability/retries/"], "-k 'retries'"),
-        (["EXAMPLE=rpc  protocols/mqtt"], "-k 'rpc or mqtt'"),
+        (["EXAMPLE=work_queue"], "--long -k 'work_queue'"),
+        (["EXAMPLE=reliability/retries/"], "--long -k 'retries'"),
+        (["EXAMPLE=rpc  protocols/mqtt"], "--long -k 'rpc or mqtt'"),
     ],
     ids=str,
 )
 def test_the_tests_of_the_examples_that_are_named(arguments: list[str], only: str) -> None:
-    environ = {name: value for name, value in os.environ.items() if name not in {"EXAMPLE", "MAKEFLAGS", "MAKELEVEL"}}
+    environ = {
+        name: value for name, value in os.environ.items() if name not in {"EXAMPLE", "LONG", "MAKEFLAGS", "MAKELEVEL"}
+    }
     told = subprocess.run(
         ["make", "--dry-run", "test", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     ).stdout

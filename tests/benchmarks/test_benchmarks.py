@@ -43,6 +43,7 @@ def benchmarks(*arguments: str, environ: dict[str, str]) -> subprocess.Completed
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_with_tiny_counts(
     section: str, environ: dict[str, str], configured: Settings, tmp_path: Path

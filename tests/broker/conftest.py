@@ -18,6 +18,7 @@ from broker.ports import Ports
 from broker.server import find_server
 from common.config import Address, Settings
 from common.connection import connect
+from tests.support.process import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a shell, a URL or a configuration file would trip over.
@@ -67,11 +68,11 @@ class Place:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error; the password must be in neither."""
-        with self.start(*arguments) as process:
-            output, errors = process.communicate(timeout=200)
-        assert self.password not in output + errors
-        assert "Traceback" not in errors
-        return process.returncode, output, errors
+        there = "--directory", str(self.directory)
+        done = run_script("-m", "broker", *arguments, *there, environ=self.environ(), limit=200)
+        assert self.password not in done.out + done.err
+        assert "Traceback" not in done.err
+        return done.code, done.out, done.err
 
     def processes(self) -> list[str]:
         """The processes that work in this folder."""

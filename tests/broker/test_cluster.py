@@ -17,7 +17,7 @@ from common.connection import connect
 from common.management import Management
 from tests.broker.conftest import drain, processes_in, publish
 
-pytestmark = [pytest.mark.xdist_group("broker.cluster"), pytest.mark.usefixtures("installed")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("broker.cluster"), pytest.mark.usefixtures("installed")]
 
 
 @pytest.fixture

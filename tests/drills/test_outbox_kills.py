@@ -158,6 +158,7 @@ def table(connection: Connection, query: str) -> dict[str, int]:
     return {str(name): int(total) for name, total in connection.execute(text(query))}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_5000_orders_and_60_kills(settings: Settings, report: Report) -> None:
     drill(settings, 5_000, 20, "SQLite", report)

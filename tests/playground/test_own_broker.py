@@ -12,7 +12,7 @@ from tests.drills.test_broker_kills import SETTLED
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.own_broker import OwnBroker, started
 
-pytestmark = [pytest.mark.xdist_group("playground.broker"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("playground.broker"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -196,6 +196,7 @@ def test_hostile_messages_are_text_and_do_no_harm(playground: Playground, tab: A
     tab.wait_for_selector("body[data-next='2'][data-playing=false]")
 
 
+@pytest.mark.long
 def test_a_burst_of_100000_messages_is_survived(playground: Playground) -> None:
     with playground.look(playground.open("work_queue")) as page:
         ready(page)

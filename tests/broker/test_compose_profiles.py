@@ -147,6 +147,7 @@ def test_every_port_is_on_loopback_and_every_service_has_a_health_check() -> Non
     assert [name for name, service in services.items() if "profiles" not in service] == ["rabbitmq"]
 
 
+@pytest.mark.long
 def test_a_cluster_that_loses_its_leader(project: Project, report: Report) -> None:
     project.run("--profile", "cluster", "up", "-d", "--wait")
     nodes = {
@@ -208,6 +209,7 @@ def python_image() -> None:
         pytest.skip(f"the image {PYTHON_IMAGE}, of which ours is made, is not on this machine")
 
 
+@pytest.mark.long
 def test_the_playground_in_a_container(project: Project, python_image: None) -> None:  # noqa: ARG001
     project.run("--profile", "playground", "up", "-d", "--wait", "--build", limit=500)
     port = project.port("PLAYGROUND_PORT")
@@ -217,6 +219,7 @@ def test_the_playground_in_a_container(project: Project, python_image: None) -> 
         assert client.get("/", headers={"Host": f"rebound.example.com:{port}"}).status_code in (400, 403, 421)
 
 
+@pytest.mark.long
 def test_workers_and_producers_in_containers(project: Project, python_image: None) -> None:  # noqa: ARG001
     project.run("--profile", "examples", "up", "-d", "--wait", "--build", "--scale", "worker=2", limit=500)
 

@@ -24,7 +24,7 @@ from tests.kubernetes.conftest import ROOT, Manifest, find, pod_of, rendered
 from tests.kubernetes.pods import Cluster, docker
 from tests.support.report import Report
 
-pytestmark = [pytest.mark.xdist_group("broker.compose"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("broker.compose"), pytest.mark.timeout(900)]
 
 SECTION = "Failure drills"
 NODES = 3

@@ -243,6 +243,7 @@ def test_a_second_round_needs_a_message_without_its_deaths(
     assert [body for _properties, body in take(channel, REMINDERS, len(expected))] == expected
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("victim")
 @pytest.mark.timeout(400)
 def test_reminders_survive_a_broker_that_is_killed(shared_victim: Victim, report: Report) -> None:

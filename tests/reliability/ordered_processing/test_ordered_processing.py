@@ -180,6 +180,7 @@ def test_a_hand_over_leaves_nothing_out_and_does_nothing_twice(journal: Path, en
     assert booked(journal) == [f"{number} ada" for number in range(1, 1001)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("heavy")
 def test_each_account_in_order_whoever_is_killed(journal: Path, environ: dict[str, str], report: Report) -> None:

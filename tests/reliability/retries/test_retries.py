@@ -218,6 +218,7 @@ def number_of(body: bytes) -> int:
     return int(match[0])
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("heavy")
 def test_every_payment_ends_as_done_or_dead_whoever_is_killed(
     settings: Settings, environ: dict[str, str], channel: BlockingChannel, management: Management, report: Report

@@ -49,6 +49,13 @@ def ours(folder: Path = ROOT) -> Iterator[Path]:
 FILES = list(ours())
 EXAMPLES = sorted(path.parent for path in FILES if path.name == "topology.py")
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+FOLDERS = sorted({path.parent for path in FILES})
+
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=[str(path.relative_to(ROOT)) for path in FOLDERS])
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in FILES if path.parent == folder]
 
 
 def roots_of(module: ast.Module) -> set[str]:
@@ -68,20 +75,21 @@ def test_there_is_something_to_check() -> None:
     assert "common/config.py" in NAMES
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_imports_only_go_one_way(path: Path) -> None:
-    parts = path.relative_to(ROOT).parts
-    packages = {file.relative_to(ROOT).parts[0] for file in FILES} | {"tests"}
-    roots = roots_of(ast.parse(path.read_text(encoding="utf-8")))
-    allowed = {parts[0]} | ALLOWED.get(parts[0], packages - {"tests"})
-    if path.parent in EXAMPLES:
-        # An example reads by itself: common, and the files beside it.
-        allowed = {"common"}
-        others = {file.stem for file in FILES if file.parent in EXAMPLES and file.parent != path.parent}
-        beside = {file.stem for file in path.parent.glob("*.py")}
-        assert not roots & (others - beside), "imports another example's file"
-    assert not (roots & packages) - allowed
-    assert "tests" not in roots
+@each_folder
+def test_imports_only_go_one_way(folder: Path) -> None:
+    for path in files_in(folder):
+        parts = path.relative_to(ROOT).parts
+        packages = {file.relative_to(ROOT).parts[0] for file in FILES} | {"tests"}
+        roots = roots_of(ast.parse(path.read_text(encoding="utf-8")))
+        allowed = {parts[0]} | ALLOWED.get(parts[0], packages - {"tests"})
+        if path.parent in EXAMPLES:
+            # An example reads by itself: common, and the files beside it.
+            allowed = {"common"}
+            others = {file.stem for file in FILES if file.parent in EXAMPLES and file.parent != path.parent}
+            beside = {file.stem for file in path.parent.glob("*.py")}
+            assert not roots & (others - beside), f"{path} imports another example's file"
+        assert not (roots & packages) - allowed, path
+        assert "tests" not in roots, path
 
 
 def for_packages(node: ast.stmt) -> bool:
@@ -96,24 +104,25 @@ def for_packages(node: ast.stmt) -> bool:
 WITH_A_COMMAND = {"benchmarks": "bench", "playground": "playground"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_what_may_be_missing_is_imported_so_that_it_is_told(path: Path) -> None:
+@each_folder
+def test_what_may_be_missing_is_imported_so_that_it_is_told(folder: Path) -> None:
     """Packages of the example's own requirements.txt are imported under packages_for, and no others are used."""
-    if command := WITH_A_COMMAND.get(path.relative_to(ROOT).parts[0]):
-        assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-        return
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    optional = {
-        name
-        for node in module.body
-        if for_packages(node)
-        for name in roots_of(ast.Module(body=node.body, type_ignores=[]))  # type: ignore[attr-defined]
-    }
-    packages = {item.name for item in ROOT.iterdir() if item.is_dir()}
-    beside = {file.stem for file in path.parent.glob("*.py")}
-    known = {*sys.stdlib_module_names, *EVERYWHERE, *packages, *beside}
-    assert roots_of(module) - known == optional
-    assert not optional or (path.parent / "requirements.txt").is_file()
+    for path in files_in(folder):
+        if command := WITH_A_COMMAND.get(path.relative_to(ROOT).parts[0]):
+            assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            continue
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        optional = {
+            name
+            for node in module.body
+            if for_packages(node)
+            for name in roots_of(ast.Module(body=node.body, type_ignores=[]))  # type: ignore[attr-defined]
+        }
+        packages = {item.name for item in ROOT.iterdir() if item.is_dir()}
+        beside = {file.stem for file in path.parent.glob("*.py")}
+        known = {*sys.stdlib_module_names, *EVERYWHERE, *packages, *beside}
+        assert roots_of(module) - known == optional, path
+        assert not optional or (path.parent / "requirements.txt").is_file(), path
 
 
 def test_the_tests_install_what_any_example_needs() -> None:
@@ -125,29 +134,30 @@ def test_the_tests_install_what_any_example_needs() -> None:
             assert re.search(rf"^(-r {name}$|# .*{name}: \w)", told, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_a_file_only_defines(path: Path) -> None:
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    for node in module.body:
-        match node:
-            case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                pass
-            case ast.Assign() | ast.AnnAssign():
-                pass
-            case ast.Expr(value=ast.Constant(value=str())):
-                pass
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-                pass
-            case ast.With() if for_packages(node):
-                pass
-            case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
-                assert node is module.body[-1], f"line {node.lineno}: the guard comes last"
-            case _ if path.name == "__main__.py" and node is module.body[-1]:
-                pass
-            case _:
-                pytest.fail(
-                    f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node).splitlines()[0]!r} does something"
-                )
+@each_folder
+def test_a_file_only_defines(folder: Path) -> None:
+    for path in files_in(folder):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        for node in module.body:
+            match node:
+                case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    pass
+                case ast.Assign() | ast.AnnAssign():
+                    pass
+                case ast.Expr(value=ast.Constant(value=str())):
+                    pass
+                case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                    pass
+                case ast.With() if for_packages(node):
+                    pass
+                case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+                    assert node is module.body[-1], f"line {node.lineno}: the guard comes last"
+                case _ if path.name == "__main__.py" and node is module.body[-1]:
+                    pass
+                case _:
+                    pytest.fail(
+                        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node).splitlines()[0]!r} does something"
+                    )
 
 
 # Run in a process of its own: imports each file in a fork, and refuses what an import has no business to do.

@@ -164,6 +164,7 @@ def test_5000_orders_and_60_kills(settings: Settings, report: Report) -> None:
     drill(settings, 5_000, 20, "SQLite", report)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_1000_orders_and_15_kills_on_postgresql(settings: Settings, report: Report) -> None:
     try:

@@ -73,10 +73,11 @@ def noted(journal: Path, event: str) -> set[int]:
 
 
 def test_the_producer_is_killed(environ: dict[str, str], tmp_path: Path, report: Report) -> None:
-    journal, count = tmp_path / "shop.journal", 10_000
-    for kill in range(1, KILLS_OF_THE_PRODUCER + 1):
+    journal, count = tmp_path / "shop.journal", 20_000
+    for _ in range(KILLS_OF_THE_PRODUCER):
         with Script("publisher_confirms/send_orders.py", str(journal), f"--count={count}", environ=environ) as sender:
-            sender.expect(rf"Order {kill * count // (KILLS_OF_THE_PRODUCER + 1) // 1000 * 1000} is confirmed")
+            # The first line of this life, which is one in a thousand orders; it may get some further.
+            sender.expect(r"Order \d+ is confirmed")
             sender.kill()
             assert sender.wait() == -9
     sent, confirmed = noted(journal, "sent"), noted(journal, "confirmed")

@@ -52,6 +52,9 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
 
             async def on_message(body: bytes, context: MessageContext) -> None:
                 nonlocal done, stored
+                # rstream leaves out what is before our place in the first chunk that comes; it may be in the next, too.
+                if begin.offset is not None and context.offset < begin.offset:
+                    return
                 try:
                     console.say(f" [x] {context.offset}: {encoding.decode(body).text}")
                 except BadMessage as error:

@@ -323,7 +323,9 @@ def test_places(environ: dict[str, str]) -> None:
     # What is not there yet: it begins when it comes, at the next one.
     with script("read_sales.py", "--from", "20", environ=environ) as reading:
         reading.expect("Reading")
-        record("f", 30, environ=environ)
+        # What comes first is in a chunk of its own.
+        record("f", 3, environ=environ)
+        record("g", 30, environ=environ)
         assert reading.expect(r"\[x\] (\d+)")[1] == "20"
     with script("read_sales_amqp.py", "--from", "3", environ=environ) as reading:
         assert reading.expect(r"\[x\] .*")[0].startswith("[x] 3: sale 4 of till north")

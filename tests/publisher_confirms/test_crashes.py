@@ -96,6 +96,7 @@ def test_the_producer_is_killed(environ: dict[str, str], tmp_path: Path, report:
     assert account.doubt_arrived <= final.twice <= sent
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("victim")
 @pytest.mark.timeout(400)
 def test_the_broker_is_killed(shared_victim: Victim, tmp_path: Path, report: Report) -> None:

@@ -38,6 +38,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
         nonlocal began, done
         async with client.connected(Consumer, "streams/read_sales.py", settings) as (consumer, link):
             stored = -1
+            stopping = False
             if name and done is None:
                 # It is not found if nobody of this name was here before.
                 with suppress(OffsetNotFound):
@@ -53,7 +54,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
             async def on_message(body: bytes, context: MessageContext) -> None:
                 nonlocal done, stored
                 # rstream leaves out what is before our place in the first chunk that comes; it may be in the next, too.
-                if begin.offset is not None and context.offset < begin.offset:
+                if stopping or (begin.offset is not None and context.offset < begin.offset):
                     return
                 try:
                     console.say(f" [x] {context.offset}: {encoding.decode(body).text}")
@@ -77,6 +78,8 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
             try:
                 await link.lost()
             except asyncio.CancelledError:
+                # The one in hand is the last, or what comes while the place is stored would be read again.
+                stopping = True
                 if name and done is not None and done > stored:
                     await consumer.store_offset(topology.SALES, name, done)
                 raise

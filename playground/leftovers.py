@@ -11,7 +11,7 @@ import psutil
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from common.config import Settings
-from common.management import Management, ManagementFailure, ManagementUnavailable, NotFound
+from common.management import Management, ManagementFailure, ManagementUnavailable
 from playground.identity import MARK, Identity
 
 # Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.
@@ -70,8 +70,12 @@ def sweep(settings: Settings) -> list[str]:
                 gone.append(vhost.name)
         for user in api.request("GET", "users"):
             if _dead(user["name"]):
-                with suppress(NotFound):
+                try:
                     api.delete_user(user["name"])
+                except ManagementFailure:
+                    # As above.
+                    if user["name"] in {item["name"] for item in api.request("GET", "users")}:
+                        raise
     return gone
 
 

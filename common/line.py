@@ -30,6 +30,10 @@ GOODBYE = 1.0
 """Seconds that closing a connection may take."""
 
 CONNECTION_FORCED = 320
+INTERNAL_ERROR = 541
+INSIDE_ATTEMPTS = 8
+"""So often a message that is sent alone may meet INTERNAL_ERROR until it is taken for the cause of it (malformed
+properties are): a node that comes back from a crash answers so for a while, too. The pauses make it some seconds."""
 
 
 class Line:
@@ -64,6 +68,7 @@ class Line:
         self._next_tag = 1
         self._suspects = 0  # so many at the head of the queue are sent one by one: see _blame
         self._alone = False  # a suspect is in flight
+        self._failed_inside = 0  # so often in a row has the broker answered a suspect with INTERNAL_ERROR
 
     def start(self) -> None:
         """Start the I/O thread."""
@@ -187,7 +192,10 @@ class Line:
         self._reason = reason
         # An operator or a node that stops says 320. What else a broker says may be over one message.
         if isinstance(reason, exceptions.ConnectionClosedByBroker) and reason.reply_code != CONNECTION_FORCED:
-            self._blame(reason, sure=self._alone)
+            if self._alone and reason.reply_code == INTERNAL_ERROR:
+                self._failed_inside += 1
+            passing = 0 < self._failed_inside < INSIDE_ATTEMPTS
+            self._blame(reason, sure=self._alone and not passing)
         self._loop.stop()
 
     def _on_blocked(self, _connection: pika.SelectConnection, blocked: frame.Method[spec.Connection.Blocked]) -> None:
@@ -234,8 +242,10 @@ class Line:
         self._alone = False
         if not accused:
             return
-        self._useful = True  # one step nearer to the end of it
+        # One step nearer to the end of it; not so if the node may do better after a pause.
+        self._useful = self._useful or sure or not self._failed_inside
         if len(accused) == 1 and sure:
+            self._failed_inside = 0
             self._ledger.settle(accused, lambda message: Refused(message, reason.reply_code, reason.reply_text))
         else:
             self._suspects += len(accused)
@@ -274,6 +284,7 @@ class Line:
         # A returned message is not here any more.
         batch = [unconfirmed.pop(tag) for tag in tags if tag in unconfirmed]
         self._useful = True
+        self._failed_inside = 0
         if isinstance(method, spec.Basic.Nack):
             self._ledger.settle(batch, lambda message: Nacked(message, "was nacked: its queue is full, perhaps"))
         else:

@@ -192,10 +192,9 @@ class Line:
         self._reason = reason
         # An operator or a node that stops says 320. What else a broker says may be over one message.
         if isinstance(reason, exceptions.ConnectionClosedByBroker) and reason.reply_code != CONNECTION_FORCED:
-            if self._alone and reason.reply_code == INTERNAL_ERROR:
-                self._failed_inside += 1
-            passing = 0 < self._failed_inside < INSIDE_ATTEMPTS
-            self._blame(reason, sure=self._alone and not passing)
+            inside = reason.reply_code == INTERNAL_ERROR
+            self._failed_inside += self._alone and inside
+            self._blame(reason, sure=self._alone and not (inside and self._failed_inside < INSIDE_ATTEMPTS))
         self._loop.stop()
 
     def _on_blocked(self, _connection: pika.SelectConnection, blocked: frame.Method[spec.Connection.Blocked]) -> None:
@@ -235,7 +234,8 @@ class Line:
 
         If there is only one, it is that one. If there are more, they are sent again one by one, and the next
         time we know. The innocent are delivered, perhaps twice, as when a connection breaks. For a closed
-        connection, which may have other causes, one time is not enough (``sure``).
+        connection, which may have other causes, one time is not enough (``sure``); for a node that failed inside,
+        not even two are.
         """
         accused = list(self._unconfirmed.values())
         self._unconfirmed.clear()

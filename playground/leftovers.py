@@ -61,22 +61,25 @@ def sweep(settings: Settings) -> list[str]:
     with Management(settings, timeout=_TIMEOUT) as api:
         for vhost in retrying(api.vhosts):
             if _dead(vhost.name):
-                try:
-                    api.delete_vhost(vhost.name)
-                except ManagementFailure:
-                    # Another server may sweep at the same time; RabbitMQ has several answers to the later one.
-                    if vhost.name in {item.name for item in api.vhosts()}:
-                        raise
+                _delete(vhost.name, api.delete_vhost, lambda: [item.name for item in api.vhosts()])
                 gone.append(vhost.name)
-        for user in api.request("GET", "users"):
-            if _dead(user["name"]):
-                try:
-                    api.delete_user(user["name"])
-                except ManagementFailure:
-                    # As above.
-                    if user["name"] in {item["name"] for item in api.request("GET", "users")}:
-                        raise
+
+        def users() -> list[str]:
+            return [user["name"] for user in api.request("GET", "users")]
+
+        for user in filter(_dead, users()):
+            _delete(user, api.delete_user, users)
     return gone
+
+
+def _delete(name: str, delete: Callable[[str], None], there: Callable[[], list[str]]) -> None:
+    """Delete it. Raises the ManagementFailure if it is there still."""
+    try:
+        delete(name)
+    except ManagementFailure:
+        # Another server may sweep at the same time; RabbitMQ has several answers to the later one.
+        if name in there():
+            raise
 
 
 def _dead(name: str) -> bool:

@@ -20,6 +20,9 @@ from common.config import Address, Settings
 from common.connection import connect, server_version
 
 START_TIMEOUT = 120.0
+SETTLED = 5.0
+"""Seconds after which RabbitMQ has written down all about a new quorum queue. One whose only node is killed sooner can
+come back without a leader or empty, whatever it had confirmed."""
 
 
 class Unavailable(Exception):

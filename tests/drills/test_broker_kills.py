@@ -9,17 +9,13 @@ import pytest
 
 from common.config import Settings
 from common.connection import connect
-from tests.drills.brokers import Unavailable, Victim, victim
+from tests.drills.brokers import SETTLED, Unavailable, Victim, victim
 from tests.drills.tally import SECTION
 from tests.drills.traffic import Traffic, declare
 from tests.support.report import Report
 
 KILLS = 5
 MESSAGES = 20_000
-
-SETTLED = 5.0
-"""Seconds after which RabbitMQ has written down all about a new quorum queue. One whose only node is killed sooner can
-come back without a leader or empty, whatever it had confirmed."""
 
 
 def test_5_broker_kills(tmp_path: Path, report: Report) -> None:

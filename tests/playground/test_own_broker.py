@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.drills.test_broker_kills import SETTLED
+from tests.drills.brokers import SETTLED
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.own_broker import OwnBroker, started
 

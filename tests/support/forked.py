@@ -2,13 +2,14 @@
 
 To a script it makes no difference, because importing does nothing (tests/test_architecture.py sees to that): it is a
 process with its own id, arguments, environment, folder and streams, which can be killed. What only the start of an
-interpreter does (``-c``, PYTHON… in the environment, another locale) is left to a new interpreter, as ``starts`` says;
-so are all scenarios of the READMEs, which start every script as its reader does.
+interpreter does (``-c``, PYTHON… in the environment, another locale) is left to a new one, as ``may_fork`` says; so are
+all scenarios of the READMEs, which start every script as its reader does.
 """
 
 from __future__ import annotations
 
 import gc
+import io
 import multiprocessing
 import os
 import re
@@ -41,12 +42,11 @@ IMPORTED = (
 
 STREAMS = ("stdin", "stdout", "stderr")
 
-
 READ_AT_THE_START = re.compile(r"PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$)|LC_|LANG|LD_|TZ$")
 """Variables that an interpreter or the C library reads once."""
 
 
-def starts(arguments: tuple[str, ...], environ: Mapping[str, str]) -> bool:
+def may_fork(arguments: tuple[str, ...], environ: Mapping[str, str]) -> bool:
     """Whether a fork is as good as a new interpreter for ``python <arguments>`` in this environment."""
     changed = {name for name in {*environ, *os.environ} if environ.get(name) != os.environ.get(name)}
     return not any(map(READ_AT_THE_START.match, changed)) and (arguments[0].endswith(".py") or arguments[0] == "-m")
@@ -113,18 +113,17 @@ def _run(arguments: tuple[str, ...], environ: dict[str, str], folder: str, strea
         opened = stream.detach()
         os.dup2(opened, number)
         os.close(opened)
+    unbuffered = "PYTHONUNBUFFERED" in environ
     for number, name in enumerate(STREAMS):
         inherited = getattr(sys, f"__{name}__")
-        fresh = open(  # noqa: SIM115  it is the script's to close
-            number,
-            "w" if number else "r",
-            buffering=1 if number == 2 else -1,
+        mode, buffering = ("wb", 0 if unbuffered else -1) if number else ("rb", -1)
+        fresh = io.TextIOWrapper(
+            open(number, mode, buffering, closefd=False),  # noqa: SIM115  it is the script's to close
             encoding=inherited.encoding,
             errors=inherited.errors,
-            closefd=False,
+            line_buffering=name == "stderr",
+            write_through=unbuffered,
         )
-        if number and "PYTHONUNBUFFERED" in environ:
-            fresh.reconfigure(write_through=True)
         setattr(sys, name, fresh)
         setattr(sys, f"__{name}__", fresh)
     os.environ.clear()

@@ -16,9 +16,8 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import TypeVar
 
-from tests.support.forked import Forked, starts
+from tests.support.forked import ROOT, Forked, may_fork
 
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 30.0
 
 Value = TypeVar("Value")
@@ -50,7 +49,7 @@ def run_script(
     folder: Path = ROOT,
 ) -> Finished:
     """Run ``python <arguments>`` to its end, which must come within ``limit`` seconds."""
-    if starts(arguments, environ):
+    if may_fork(arguments, environ):
         with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
             given.write(stdin)
             given.seek(0)
@@ -86,7 +85,7 @@ class Script:
         self._stream = open(readable, "rb")  # noqa: SIM115  the thread that reads closes it
         self._process: subprocess.Popen[bytes] | Forked
         with open(os.devnull, "rb") as nothing, open(writable, "wb") as output:
-            if starts(arguments, environ):
+            if may_fork(arguments, environ):
                 streams = nothing.fileno(), output.fileno(), output.fileno()
                 self._process = Forked(arguments, environ, folder, streams)
             else:

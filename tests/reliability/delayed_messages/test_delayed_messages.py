@@ -18,7 +18,7 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
 from common.publisher import Publisher
-from tests.drills.brokers import Victim
+from tests.drills.brokers import SETTLED, Victim
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put, take
 from tests.support.report import Report
@@ -33,8 +33,6 @@ TOP = f"delayed_messages.level.{LEVELS - 1}"
 TEN_YEARS = 315_360_000_000
 
 SECTION = "Precision of delays"
-SETTLED = 5.0
-"""Seconds after which RabbitMQ has written down all about a new quorum queue: see the drills."""
 
 
 def run(script: str, *arguments: str, environ: dict[str, str]) -> Finished:

@@ -21,6 +21,7 @@ from common.config import Address, Settings, Tls
 from common.connection import BrokerUnavailable, DeclaredOtherwise, VhostNotFound, connect
 from common.declaring import DeclaringChannel
 from common.errors import BadMessage, ExitCode, Failure
+from common.line import INSIDE_ATTEMPTS
 from common.management import Management, NotFound
 from common.publisher import (
     Confirmation,
@@ -431,6 +432,51 @@ def test_what_the_broker_alone_can_refuse_is_refused_for_that_message(settings: 
         assert failure.value.exit_code is ExitCode.DATA
         for confirmation in good:
             confirmation.wait()
+
+
+def failed_inside() -> bytes:
+    """What a node sends that has failed inside, as RabbitMQ words it."""
+    close = pika.spec.Connection.Close(541, "INTERNAL_ERROR", 60, 40)
+    return bytes(pika.frame.Method(0, close).marshal())
+
+
+def test_a_node_that_fails_inside_for_a_while_loses_nothing(
+    settings: Settings, channel: BlockingChannel, proxy: Proxy
+) -> None:
+    failures = iter(range(INSIDE_ATTEMPTS - 1))
+    proxy.answer(lambda piece: failed_inside() if b"message" in piece and next(failures, None) is not None else None)
+    sent = [b"message %d" % number for number in range(100)]
+    with Publisher("test", through(proxy, settings), declare=declare) as publisher:
+        for body in sent:
+            publisher.publish("", QUEUE, body)
+    assert next(failures, None) is None
+    assert sorted(set(bodies(channel))) == sorted(sent)
+
+
+def test_a_message_over_which_the_node_fails_each_time_is_refused(
+    settings: Settings, channel: BlockingChannel, proxy: Proxy
+) -> None:
+    met: list[bytes] = []
+
+    def answer(piece: bytes) -> bytes | None:
+        if b"poison" not in piece:
+            return None
+        met.append(piece)
+        return failed_inside()
+
+    proxy.answer(answer)
+    good = [b"message %d" % number for number in range(10)]
+    with Publisher("test", through(proxy, settings), declare=declare) as publisher:
+        before = [publisher.publish("", QUEUE, body) for body in good[:5]]
+        poison = publisher.publish("", QUEUE, b"poison")
+        after = [publisher.publish("", QUEUE, body) for body in good[5:]]
+        with pytest.raises(Refused, match="541 INTERNAL_ERROR"):
+            poison.wait()
+        for confirmation in (*before, *after):
+            confirmation.wait()
+    # Once with others or not yet suspected, and then alone.
+    assert len(met) == 1 + INSIDE_ATTEMPTS
+    assert sorted(set(bodies(channel))) == good
 
 
 def test_what_cannot_be_sent_is_refused_at_once(settings: Settings, channel: BlockingChannel) -> None:

@@ -224,7 +224,8 @@ def test_a_burst_of_100000_messages_is_survived(playground: Playground) -> None:
 def test_there_are_limits_and_they_are_told(configured: Settings, reachable: object) -> None:
     assert not isinstance(reachable, str), reachable
     with serving(configured, "--sessions", "2", "--linger", "60") as playground:
-        first, second = playground.open("send_and_receive"), playground.open("send_and_receive")
+        # Workers, which stay; a sender would be gone before the others have come.
+        first, second = playground.open("work_queue"), playground.open("send_and_receive")
         with playground.look(first) as page, playground.look(second) as other:
             ready(page)
             ready(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -31,6 +32,7 @@ class Proxy:
             proxy.refuse()   # new connections are refused, those there are stay
             proxy.accept()   # new connections are welcome again
             proxy.limit(99)  # new connections end after the target's first 99 bytes; None: no more of that
+            proxy.answer(f)  # what a client sends goes to f; what f returns, if anything, ends the connection
     """
 
     def __init__(self, target: Address) -> None:
@@ -44,6 +46,7 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._limit: int | None = None
+        self._answer: Callable[[bytes], bytes | None] | None = None
         self._links: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
 
     def __enter__(self) -> Proxy:
@@ -113,6 +116,13 @@ class Proxy:
         """End each new connection once it has passed on ``count`` bytes from the target; None: let it live."""
         self._limit = count
 
+    def answer(self, answer: Callable[[bytes], bytes | None] | None) -> None:
+        """Ask ``answer`` about each piece that a client of a new connection sends; None: no more of that.
+
+        Where it returns bytes, these are the last that the client gets, and the target never sees that piece.
+        """
+        self._answer = answer
+
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         try:
             far_reader, far = await asyncio.open_connection(self._target.host, self._target.port)
@@ -120,13 +130,14 @@ class Proxy:
             _reset(near)
             return
         self._links[near] = far
-        limit = self._limit
+        limit, answer = self._limit, self._answer
         pumps = [
-            asyncio.ensure_future(self._pump(reader, far)),
+            asyncio.ensure_future(self._pump(reader, far) if answer is None else self._ask(answer, reader, far, near)),
             asyncio.ensure_future(self._pump(far_reader, near, limit)),
         ]
+        both = limit is None and answer is None
         try:
-            await asyncio.wait(pumps, return_when=asyncio.ALL_COMPLETED if limit is None else asyncio.FIRST_COMPLETED)
+            await asyncio.wait(pumps, return_when=asyncio.ALL_COMPLETED if both else asyncio.FIRST_COMPLETED)
         finally:
             self._links.pop(near, None)
             for pump in pumps:
@@ -148,6 +159,24 @@ class Proxy:
         except OSError:
             # One side broke off, of itself or cut by us: the other side must see it break as well.
             _reset(writer)
+
+    async def _ask(
+        self,
+        answer: Callable[[bytes], bytes | None],
+        reader: asyncio.StreamReader,
+        far: asyncio.StreamWriter,
+        near: asyncio.StreamWriter,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(CHUNK_BYTES):
+                if (last := answer(chunk)) is None:
+                    far.write(chunk)
+                    await far.drain()
+                    continue
+                near.write(last)
+                near.write_eof()
+                while await reader.read(CHUNK_BYTES):
+                    pass  # closing with something unread would send RST, and the client might lose the answer
 
     async def _finish(self) -> None:
         self._flowing.set()

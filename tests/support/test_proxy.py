@@ -112,3 +112,22 @@ def test_limit_ends_new_connections_after_so_many_bytes(echo: Address) -> None:
         proxy.limit(None)
         with client(proxy) as another:
             assert said(another, b"hello") == b"hello"
+
+
+def test_answer_ends_a_connection_with_what_it_returns(echo: Address) -> None:
+    asked: list[bytes] = []
+
+    def answer(piece: bytes) -> bytes | None:
+        asked.append(piece)
+        return b"enough" if piece == b"no" else None
+
+    with Proxy(echo) as proxy:
+        proxy.answer(answer)
+        with client(proxy) as connection:
+            assert said(connection, b"yes") == b"yes"
+            assert said(connection, b"no") == b"enough"
+            assert connection.recv(100) == b""
+        assert asked == [b"yes", b"no"]
+        proxy.answer(None)
+        with client(proxy) as another:
+            assert said(another, b"no") == b"no"

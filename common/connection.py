@@ -324,7 +324,8 @@ def _explain_amqp(error: BaseException, where: str, settings: Settings) -> Conne
                 "create it, or check RABBITMQ_VHOST or AMQP_URL"
             )
         case exceptions.ChannelClosedByBroker() | exceptions.ConnectionClosedByBroker():
-            return _explain_close(error.reply_code, error.reply_text, where)
+            what = "channel" if isinstance(error, exceptions.ChannelClosedByBroker) else "connection"
+            return _explain_close(what, error.reply_code, error.reply_text, where)
         case exceptions.ProtocolSyntaxError():
             return NotAmqp(f"what answers at {where} does not speak AMQP 0-9-1")
         case exceptions.IncompatibleProtocolError():
@@ -336,7 +337,7 @@ def _explain_amqp(error: BaseException, where: str, settings: Settings) -> Conne
     return BrokerUnavailable(f"the connection to RabbitMQ at {where} broke: {text or type(error).__name__}")
 
 
-def _explain_close(code: int, text: str, where: str) -> ConnectionFailure:
+def _explain_close(what: str, code: int, text: str, where: str) -> ConnectionFailure:
     mismatch = re.search(r"inequivalent arg '([^']+)' for (\w+) '([^']*)'", text)
     if code == 406 and mismatch:
         argument, kind, name = mismatch.groups()
@@ -352,7 +353,7 @@ def _explain_close(code: int, text: str, where: str) -> ConnectionFailure:
         return AccessRefused(f"RabbitMQ at {where} refused: {text}")
     # 320: an operator closed the connection or the node is going down; 541: the node failed inside.
     failure: Any = BrokerUnavailable if code in (320, 541) else ChannelFailure
-    return failure(f"RabbitMQ at {where} closed the channel: {code} {text}")  # type: ignore[no-any-return]
+    return failure(f"RabbitMQ at {where} closed the {what}: {code} {text}")  # type: ignore[no-any-return]
 
 
 def server_version(connection: Connection) -> tuple[int, int, int]:

@@ -6,10 +6,12 @@ import gc
 import logging
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from common.config import Settings
+from common.config import Address, Settings
 from common.connection import connect, server_version
 from common.errors import Failure
 from common.management import Management
@@ -110,3 +112,12 @@ def management(settings: Settings) -> Iterator[Management]:
 def environ(settings: Settings) -> dict[str, str]:
     """The environment for a script that is to use the virtual host of this test, and the defaults for the rest."""
     return environment(settings)
+
+
+@pytest.fixture
+def offline(configured: Settings, tmp_path: Path) -> dict[str, str]:
+    """The environment for a script that is to end before it asks a broker for anything: nobody is there."""
+    nobody = Address("127.0.0.1", 1)
+    return environment(
+        replace(configured, addresses=(nobody,), tls=None, database_url=f"sqlite:///{tmp_path / 'database.sqlite'}")
+    )

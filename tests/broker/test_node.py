@@ -20,6 +20,7 @@ from tests.support.process import wait_until
 pytestmark = [pytest.mark.xdist_group("broker.node"), pytest.mark.usefixtures("installed")]
 
 
+@pytest.mark.long
 def test_life_of_a_node(tmp_path: Path) -> None:
     given = Settings(user="reader", password="s3cr#t", vhost="course")
     with PrivateNode(tmp_path / "node", settings=given, plugins=shared_plugins()) as node:
@@ -79,6 +80,7 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
         node.start()
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_while_it_starts_is_told(tmp_path: Path) -> None:
     node = PrivateNode(tmp_path / "node", plugins=["rabbitmq_stomp"])
 

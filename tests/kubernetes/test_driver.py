@@ -25,6 +25,8 @@ from deploy.kubectl import Kubectl, KubernetesFailure
 from tests.kubernetes.conftest import ROOT
 from tests.support.process import Finished, run_script
 
+pytestmark = pytest.mark.long
+
 CLASS = {
     "kind": "StorageClass",
     "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},

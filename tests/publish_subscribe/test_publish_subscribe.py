@@ -36,9 +36,9 @@ def tell(channel: BlockingChannel, *bodies: bytes, properties: BasicProperties |
 
 @pytest.mark.parametrize("script", ["emit_log.py", "receive_logs.py"])
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "publish_subscribe"], ids=["root", "own folder"])
-def test_help_says_how_it_is_called(script: str, folder: Path, environ: dict[str, str]) -> None:
+def test_help_says_how_it_is_called(script: str, folder: Path, offline: dict[str, str]) -> None:
     path = str((ROOT / "publish_subscribe" / script).relative_to(folder))
-    result = run_script(path, "--help", environ=environ, folder=folder)
+    result = run_script(path, "--help", environ=offline, folder=folder)
     assert f"python publish_subscribe/{script}" in result.out
     assert (result.code, result.err) == (0, "")
 
@@ -63,8 +63,8 @@ def test_both_work_from_their_own_folder(environ: dict[str, str]) -> None:
         ("--forget",),
     ],
 )
-def test_a_bad_argument_is_told_in_one_line(arguments: tuple[str, ...], environ: dict[str, str]) -> None:
-    result = run_script(RECEIVE_LOGS, *arguments, environ=environ)
+def test_a_bad_argument_is_told_in_one_line(arguments: tuple[str, ...], offline: dict[str, str]) -> None:
+    result = run_script(RECEIVE_LOGS, *arguments, environ=offline)
     assert (result.code, result.out) == (ExitCode.USAGE, "")
     assert result.err.count("\n") == 1
     assert arguments[0] in result.err

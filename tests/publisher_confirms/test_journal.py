@@ -116,17 +116,17 @@ def test_what_is_no_order_goes_to_the_dead_letters(journal: Path, environ: dict[
     ids=["text", "no number", "order 0", "empty line", "unknown event", "bytes", "no line end"],
 )
 def test_what_is_no_journal_is_left_as_it_is(
-    script: str, content: bytes, place: int, journal: Path, environ: dict[str, str]
+    script: str, content: bytes, place: int, journal: Path, offline: dict[str, str]
 ) -> None:
     journal.write_bytes(content)
-    told(run(script, str(journal), environ=environ), ExitCode.DATA, str(journal), f"line {place}", "another file")
+    told(run(script, str(journal), environ=offline), ExitCode.DATA, str(journal), f"line {place}", "another file")
     assert journal.read_bytes() == content
 
 
 @pytest.mark.parametrize("script", ["send_orders", "check_orders"])
-def test_a_journal_that_cannot_be_opened(script: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened(script: str, offline: dict[str, str], tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/full"), tmp_path / "no" / "such" / "folder"):
-        told(run(script, str(path), environ=environ), ExitCode.DATA, str(path))
+        told(run(script, str(path), environ=offline), ExitCode.DATA, str(path))
 
 
 def test_a_line_that_was_cut_short_does_not_count(journal: Path, environ: dict[str, str]) -> None:

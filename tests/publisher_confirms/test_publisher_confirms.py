@@ -124,8 +124,8 @@ BAD = ("0", "-1", "many", "9" * 30)
         ("pipelined", "--window"),
     ],
 )
-def test_a_number_that_makes_no_sense(script: str, option: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_number_that_makes_no_sense(script: str, option: str, offline: dict[str, str], tmp_path: Path) -> None:
     journal = [str(tmp_path / "journal")] if script == "send_orders" else []
     for number in BAD:
-        done = run(script, *journal, f"{option}={number}", environ=environ)
+        done = run(script, *journal, f"{option}={number}", environ=offline)
         told(done, ExitCode.USAGE, option, "a whole number from 1 to", repr(number), "--help")

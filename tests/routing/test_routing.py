@@ -88,8 +88,8 @@ def test_the_alternate_exchange_gets_only_what_no_binding_fits(environ: dict[str
 
 
 @pytest.mark.parametrize("script", ["emit_log_direct.py", "emit_log_naive.py", "receive_logs_direct.py"])
-def test_a_severity_that_does_not_exist_is_told_in_one_line(script: str, environ: dict[str, str]) -> None:
-    done = run_script(f"routing/{script}", "fatal", environ=environ)
+def test_a_severity_that_does_not_exist_is_told_in_one_line(script: str, offline: dict[str, str]) -> None:
+    done = run_script(f"routing/{script}", "fatal", environ=offline)
     assert (done.code, done.out) == (ExitCode.USAGE, "")
     assert done.err.count("\n") == 1
     for word in ("error: ", "'fatal'", *SEVERITIES):
@@ -154,9 +154,9 @@ def test_all_and_any_of_the_labels(environ: dict[str, str]) -> None:
     ],
     ids=["no value", "no name", "not compared", "long name", "long value", "not UTF-8"],
 )
-def test_a_label_that_makes_no_sense_is_told_in_one_line(label: str, words: str, environ: dict[str, str]) -> None:
+def test_a_label_that_makes_no_sense_is_told_in_one_line(label: str, words: str, offline: dict[str, str]) -> None:
     for arguments in (("emit_log_headers.py", "--label", label), ("receive_logs_headers.py", "all", label)):
-        done = run_script(f"routing/{arguments[0]}", *arguments[1:], environ=environ)
+        done = run_script(f"routing/{arguments[0]}", *arguments[1:], environ=offline)
         assert (done.code, done.out) == (ExitCode.USAGE, "")
         assert done.err.count("\n") == 1
         assert words in done.err

@@ -298,15 +298,15 @@ def test_nobody_there_is_told_at_once_also_when_many_ask(environ: dict[str, str]
         (SERVER, "--seconds-per-step", "nan"),
     ],
 )
-def test_a_number_out_of_range_is_told_in_one_line(arguments: tuple[str, ...], environ: dict[str, str]) -> None:
-    result = run_script(*arguments, environ=environ)
+def test_a_number_out_of_range_is_told_in_one_line(arguments: tuple[str, ...], offline: dict[str, str]) -> None:
+    result = run_script(*arguments, environ=offline)
     assert (result.code, result.out) == (ExitCode.USAGE, "")
     assert re.fullmatch(rf"error: argument {arguments[1]}: must be .+ see \w+\.py --help\n", result.err)
 
 
 @pytest.mark.parametrize("number", ["", "\udcff"])
-def test_what_cannot_be_sent_is_told_in_one_line(number: str, environ: dict[str, str]) -> None:
-    result = run_script(CLIENT, number, environ=environ)
+def test_what_cannot_be_sent_is_told_in_one_line(number: str, offline: dict[str, str]) -> None:
+    result = run_script(CLIENT, number, environ=offline)
     assert (result.code, result.out) == (ExitCode.DATA, "")
     assert re.fullmatch(r"error: the text is .+\n", result.err)
 

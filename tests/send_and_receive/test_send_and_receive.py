@@ -32,9 +32,9 @@ def channel(settings: Settings) -> Iterator[BlockingChannel]:
 
 @pytest.mark.parametrize("script", ["send.py", "receive.py", "send_rubbish.py"])
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "send_and_receive"], ids=["root", "own folder"])
-def test_help_says_how_it_is_called(script: str, folder: Path, environ: dict[str, str]) -> None:
+def test_help_says_how_it_is_called(script: str, folder: Path, offline: dict[str, str]) -> None:
     path = str((ROOT / "send_and_receive" / script).relative_to(folder))
-    result = run_script(path, "--help", environ=environ, folder=folder)
+    result = run_script(path, "--help", environ=offline, folder=folder)
     assert f"python send_and_receive/{script}" in result.out
     assert (result.code, result.err) == (0, "")
 

@@ -251,17 +251,17 @@ def test_a_message_that_no_pattern_fits_is_told(environ: dict[str, str]) -> None
 )
 @pytest.mark.parametrize("script", ["emit_log_topic.py", "receive_logs_topic.py", "try_pattern.py"])
 def test_a_key_that_is_too_long_is_told_in_one_line(
-    script: str, key: str, bytes_: int, environ: dict[str, str]
+    script: str, key: str, bytes_: int, offline: dict[str, str]
 ) -> None:
-    done = run_script(f"topics/{script}", key, "hello", environ=environ)
+    done = run_script(f"topics/{script}", key, "hello", environ=offline)
     assert (done.code, done.out) == (ExitCode.USAGE, "")
     assert done.err.count("\n") == 1
     assert f"{bytes_} bytes are more than the 255" in done.err
     assert key not in done.err
 
 
-def test_a_key_that_is_not_utf8_is_told_in_one_line(environ: dict[str, str]) -> None:
-    done = run_script("topics/emit_log_topic.py", "till.\udcff", "hello", environ=environ)
+def test_a_key_that_is_not_utf8_is_told_in_one_line(offline: dict[str, str]) -> None:
+    done = run_script("topics/emit_log_topic.py", "till.\udcff", "hello", environ=offline)
     assert (done.code, done.out) == (ExitCode.USAGE, "")
     assert "not UTF-8" in done.err
 

@@ -31,9 +31,9 @@ def channel(settings: Settings) -> Iterator[BlockingChannel]:
 
 @pytest.mark.parametrize("script", ["new_task.py", "worker.py"])
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "work_queue"], ids=["root", "own folder"])
-def test_help_says_how_it_is_called(script: str, folder: Path, environ: dict[str, str]) -> None:
+def test_help_says_how_it_is_called(script: str, folder: Path, offline: dict[str, str]) -> None:
     path = str((ROOT / "work_queue" / script).relative_to(folder))
-    result = run_script(path, "--help", environ=environ, folder=folder)
+    result = run_script(path, "--help", environ=offline, folder=folder)
     assert f"python work_queue/{script}" in result.out
     assert (result.code, result.err) == (0, "")
 
@@ -56,8 +56,8 @@ def test_both_work_from_their_own_folder(environ: dict[str, str]) -> None:
         (WORKER, "--seconds-per-dot", "nan"),
     ],
 )
-def test_a_number_out_of_range_is_told_in_one_line(arguments: tuple[str, ...], environ: dict[str, str]) -> None:
-    result = run_script(*arguments, environ=environ)
+def test_a_number_out_of_range_is_told_in_one_line(arguments: tuple[str, ...], offline: dict[str, str]) -> None:
+    result = run_script(*arguments, environ=offline)
     assert (result.code, result.out) == (ExitCode.USAGE, "")
     assert result.err.count("\n") == 1
     assert arguments[1] in result.err

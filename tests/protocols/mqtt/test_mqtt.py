@@ -88,8 +88,8 @@ def foreign(settings: Settings, version: int) -> Iterator[paho.Client]:
 
 
 @pytest.mark.parametrize("script", [SENSOR, DISPLAY, DISPLAY_AMQP, PUBLISH, CORRECT])
-def test_help_says_how_it_is_called(script: str, environ: dict[str, str]) -> None:
-    result = run_script(script, "--help", environ=environ)
+def test_help_says_how_it_is_called(script: str, offline: dict[str, str]) -> None:
+    result = run_script(script, "--help", environ=offline)
     assert f"python {script}" in result.out
     assert (result.code, result.err) == (0, "")
 

@@ -65,8 +65,8 @@ def declared(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("script", [ORDER, COOK, ORDER_AMQP, COOK_AMQP, SCREEN])
-def test_help_says_how_it_is_called(script: str, environ: dict[str, str]) -> None:
-    result = run_script(script, "--help", environ=environ)
+def test_help_says_how_it_is_called(script: str, offline: dict[str, str]) -> None:
+    result = run_script(script, "--help", environ=offline)
     assert f"python {script}" in result.out
     assert (result.code, result.err) == (0, "")
 

@@ -67,8 +67,8 @@ def kill_off(channel: BlockingChannel, *bodies: bytes, queue: str = ORDERS, **pr
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_says_how_it_is_called(script: str, environ: dict[str, str]) -> None:
-    result = run(script, "--help", environ=environ)
+def test_help_says_how_it_is_called(script: str, offline: dict[str, str]) -> None:
+    result = run(script, "--help", environ=offline)
     assert f"python {FOLDER}/{script}" in result.out
     assert (result.code, result.err) == (0, "")
 
@@ -98,8 +98,8 @@ def test_all_work_from_their_own_folder(environ: dict[str, str]) -> None:
     ],
     ids=" ".join,
 )
-def test_a_number_out_of_range_is_told_in_one_line(arguments: tuple[str, ...], environ: dict[str, str]) -> None:
-    result = run(*arguments, environ=environ)
+def test_a_number_out_of_range_is_told_in_one_line(arguments: tuple[str, ...], offline: dict[str, str]) -> None:
+    result = run(*arguments, environ=offline)
     assert (result.code, result.out) == (ExitCode.USAGE, "")
     assert result.err.count("\n") == 1
     assert "must be a" in result.err

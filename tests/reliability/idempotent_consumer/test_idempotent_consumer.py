@@ -61,8 +61,8 @@ def owed(environ: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("script", ["send_orders.py", "book_orders_naive.py", "book_orders.py", "show_accounts.py"])
 @pytest.mark.parametrize("folder", [ROOT, ROOT / FOLDER], ids=["root", "own folder"])
-def test_help_says_how_it_is_called(script: str, folder: Path, environ: dict[str, str]) -> None:
-    result = run_script(str((ROOT / FOLDER / script).relative_to(folder)), "--help", environ=environ, folder=folder)
+def test_help_says_how_it_is_called(script: str, folder: Path, offline: dict[str, str]) -> None:
+    result = run_script(str((ROOT / FOLDER / script).relative_to(folder)), "--help", environ=offline, folder=folder)
     assert f"python {FOLDER}/{script}" in result.out
     assert (result.code, result.err) == (0, "")
 
@@ -223,9 +223,9 @@ def test_a_database_that_goes_away_and_comes_back(
     ],
 )
 def test_a_database_url_that_is_of_no_use(
-    script: str, url: str, code: ExitCode, words: str, environ: dict[str, str]
+    script: str, url: str, code: ExitCode, words: str, offline: dict[str, str]
 ) -> None:
-    result = run_script(script, environ=environ | {"DATABASE_URL": url})
+    result = run_script(script, environ=offline | {"DATABASE_URL": url})
     assert result.code == code
     assert result.out == ""
     assert result.err.startswith("error: ")

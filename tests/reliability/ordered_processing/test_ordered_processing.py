@@ -75,8 +75,8 @@ def test_help_and_their_own_folder(environ: dict[str, str], journal: Path) -> No
     ],
     ids=" ".join,
 )
-def test_bad_arguments(arguments: tuple[str, ...], environ: dict[str, str]) -> None:
-    result = run(arguments[0], *arguments[1:], environ=environ)
+def test_bad_arguments(arguments: tuple[str, ...], offline: dict[str, str]) -> None:
+    result = run(arguments[0], *arguments[1:], environ=offline)
     assert (result.code, result.out) == (ExitCode.USAGE, "")
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
@@ -113,21 +113,21 @@ def test_bad_arguments(arguments: tuple[str, ...], environ: dict[str, str]) -> N
     ],
     ids=["in order", "again", "too early", "missing", "empty"],
 )
-def test_what_a_journal_says(text: str, code: int, lines: list[str], journal: Path, environ: dict[str, str]) -> None:
+def test_what_a_journal_says(text: str, code: int, lines: list[str], journal: Path, offline: dict[str, str]) -> None:
     journal.write_text(text, encoding="utf-8")
-    result = run("check_order.py", str(journal), environ=environ)
+    result = run("check_order.py", str(journal), environ=offline)
     assert (result.code, result.out.splitlines()) == (code, lines)
     assert result.err == (f"error: {journal} is not in order\n" if code else "")
 
 
-def test_what_is_no_journal(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_what_is_no_journal(tmp_path: Path, offline: dict[str, str]) -> None:
     for content in (b"1 ada\ntwo ada\n", b"\xff", b"1\n"):
         (tmp_path / "file").write_bytes(content)
-        result = run("check_order.py", str(tmp_path / "file"), environ=environ)
+        result = run("check_order.py", str(tmp_path / "file"), environ=offline)
         assert (result.code, result.out, result.err.count("\n")) == (ExitCode.DATA, "", 1)
-    result = run("check_order.py", str(tmp_path / "none"), environ=environ)
+    result = run("check_order.py", str(tmp_path / "none"), environ=offline)
     assert result.err == f"error: the journal {tmp_path / 'none'} cannot be read: No such file or directory\n"
-    result = run("book.py", "single", str(tmp_path), environ=environ)
+    result = run("book.py", "single", str(tmp_path), environ=offline)
     assert (result.code, result.out) == (ExitCode.DATA, "")
     assert result.err == f"error: the journal {tmp_path} cannot be written: Is a directory\n"
 

@@ -40,8 +40,8 @@ def channel(settings: Settings) -> Iterator[BlockingChannel]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("folder", [ROOT, ROOT / FOLDER], ids=["root", "own folder"])
-def test_help_says_how_it_is_called(script: str, folder: Path, environ: dict[str, str]) -> None:
-    result = run_script(str((ROOT / FOLDER / script).relative_to(folder)), "--help", environ=environ, folder=folder)
+def test_help_says_how_it_is_called(script: str, folder: Path, offline: dict[str, str]) -> None:
+    result = run_script(str((ROOT / FOLDER / script).relative_to(folder)), "--help", environ=offline, folder=folder)
     assert f"python {FOLDER}/{script}" in result.out
     assert (result.code, result.err) == (0, "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -297,29 +296,38 @@ def told(
     assert result.code == code
 
 
-@contextmanager
-def with_password(settings: Settings) -> Iterator[Settings]:
-    """The settings, as a user whose password can be told from everything else."""
-    name = f"user.{settings.vhost}"
-    with Management(settings, timeout=TIMEOUT) as management:
+@pytest.fixture(scope="module")
+def stranger(configured: Settings) -> Iterator[Settings]:
+    """A user whose password can be told from everything else, with a virtual host in which nothing is declared."""
+    with (
+        fresh_vhost(configured, "test.stranger") as settings,
+        Management(settings, timeout=TIMEOUT) as management,
+    ):
+        name = f"user.{settings.vhost}"
         management.create_user(name, PASSWORD)
-        management.set_permissions(name, settings.vhost)
-        yield replace(settings, user=name, password=PASSWORD)
-        management.delete_user(name)
+        try:
+            management.set_permissions(name, settings.vhost)
+            yield replace(settings, user=name, password=PASSWORD)
+        finally:
+            management.delete_user(name)
 
 
 @pytest.fixture
-def user(settings: Settings) -> Iterator[Settings]:
-    """The virtual host of this test, as such a user."""
-    with with_password(settings) as own:
-        yield own
+def user(settings: Settings, management: Management, stranger: Settings) -> Settings:
+    """The same user, in the virtual host of this test."""
+    management.set_permissions(stranger.user, settings.vhost)
+    return replace(settings, user=stranger.user, password=stranger.password)
 
 
 @pytest.fixture(scope="module")
-def stranger(configured: Settings) -> Iterator[Settings]:
-    """Such a user with a virtual host, for the tests in which nothing gets as far as to declare anything there."""
-    with fresh_vhost(configured, "test.stranger") as settings, with_password(settings) as own:
-        yield own
+def refusal(stranger: Settings) -> str:
+    """What RabbitMQ 4 says to a foreign client that publishes 20 MiB."""
+    with connect("a foreign client", stranger) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        with pytest.raises(ChannelClosedByBroker) as refused:
+            channel.basic_publish("", "", BODIES["body of 20 MiB"])
+    return refused.value.reply_text
 
 
 @each_script
@@ -390,19 +398,21 @@ BODIES = {
 @each_receiver
 @pytest.mark.parametrize("failure", BODIES)
 def test_received_body(
-    script: Script, failure: str, user: Settings, broker_version: tuple[int, int, int], report: Report
+    request: pytest.FixtureRequest,
+    script: Script,
+    failure: str,
+    broker_version: tuple[int, int, int],
+    report: Report,
 ) -> None:
     """What a foreign client may send: told in one line, kept among the dead letters, and the next one is received."""
     body = BODIES[failure]
     row = f"{Path(script.path).name:<23} {failure:<20}"
     if len(body) > 16 * MIB and broker_version >= (4, 0):
-        with connect("a foreign client", user) as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            with pytest.raises(ChannelClosedByBroker) as refused:
-                channel.basic_publish("", "", body)
-        report.add(SECTION, f"{row}   -  never meets it, RabbitMQ refuses it: {refused.value.reply_text}")
+        refusal = request.getfixturevalue("refusal")
+        assert "larger than" in refusal
+        report.add(SECTION, f"{row}   -  never meets it, RabbitMQ refuses it: {refusal}")
         return
+    user = request.getfixturevalue("user")
     with Running(script.path, *script.options, environ=environment(user)) as process:
         process.expect("Waiting")
         with connect("a foreign client", user) as connection:

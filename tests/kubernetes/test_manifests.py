@@ -9,6 +9,9 @@ import pytest
 
 from tests.kubernetes.conftest import OVERLAYS, ROOT, Manifest, find, pod_of, pods, rendered
 
+# In one process, which renders each overlay once.
+pytestmark = pytest.mark.xdist_group("kubernetes.manifests")
+
 VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 CONSUMERS = 8
 PLAYGROUND = 1

@@ -50,7 +50,7 @@ class NotConfirmed(NotDelivered):
 
 
 class Refused(NotDelivered):
-    """The broker closed the channel over this message: no such exchange, no permission, a limit of its own."""
+    """The broker closed the channel, or the connection, over this message: no such exchange, no permission, a limit."""
 
     def __init__(self, message: Confirmation, reply_code: int, reply_text: str) -> None:
         super().__init__(message, f"was refused: {reply_code} {reply_text}")

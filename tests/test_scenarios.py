@@ -19,12 +19,7 @@ from tour.player import Result, load, play
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = examples(ROOT)
-# Each waits for its broker to start again; the first examples, which stand at the top, do so in every run.
-RESTARTING = [
-    pytest.param(example, id=example.name, marks=[pytest.mark.long] if "/" in example.name else [])
-    for example in EXAMPLES
-    if example.scenario.restarts
-]
+RESTARTING = [example for example in EXAMPLES if example.scenario.restarts]
 
 
 def judge(result: Result, blocks: int, report: Report, where: str) -> None:
@@ -67,7 +62,7 @@ def test_it_happens_as_it_is_written(
 
 @pytest.mark.timeout(900)
 @pytest.mark.xdist_group("own broker")
-@pytest.mark.parametrize("example", RESTARTING)
+@pytest.mark.parametrize("example", RESTARTING, ids=[example.name for example in RESTARTING])
 def test_it_happens_as_it_is_written_when_the_broker_restarts(
     example: Example, own_broker: OwnBroker, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_every_message_is_in_the_queue_once_and_says_who_it_is(
     assert [body.decode() for _, body in taken] == [f"message {number}" for number in range(first, first + 250)]
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("heavy")
 def test_the_rates_in_one_table(environ: dict[str, str], broker_version: tuple[int, int, int], report: Report) -> None:
     # Into a queue that is not empty: each way is to begin with an empty one.

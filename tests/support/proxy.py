@@ -169,6 +169,7 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
+                await self._flowing.wait()
                 if (last := answer(chunk)) is None:
                     far.write(chunk)
                     await far.drain()

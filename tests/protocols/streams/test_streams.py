@@ -264,6 +264,7 @@ def test_check_sales_finds_what_is_missing_and_what_is_twice(environ: dict[str, 
     assert check("north", environ) == " [x] Till 'north': 9 sales, 2 missing, 1 more than once, NOT in order\n"
 
 
+@pytest.mark.long
 def test_a_till_that_is_killed_and_begins_again(environ: dict[str, str], report: Report) -> None:
     count, arrived = 40_000, 0
     for kill in range(TILL_KILLS):
@@ -282,6 +283,7 @@ def test_a_till_that_is_killed_and_begins_again(environ: dict[str, str], report:
     report.add(SECTION, f"a till killed {TILL_KILLS} times while it sends, begins at its first sale: {told.strip()}")
 
 
+@pytest.mark.long
 def test_a_till_whose_connection_is_cut(
     environ: dict[str, str], settings: Settings, management: Management, report: Report
 ) -> None:

@@ -161,10 +161,15 @@ def parameters(name: str, settings: Settings) -> list[pika.ConnectionParameters]
             client_properties={"connection_name": name},
             # One attempt may not eat the whole deadline: the next host might answer.
             socket_timeout=min(5.0, settings.connect_timeout),
-            stack_timeout=min(10.0, settings.connect_timeout),
+            stack_timeout=_stack_timeout(settings),
         )
         for address in settings.addresses
     ]
+
+
+def _stack_timeout(settings: Settings) -> float:
+    """Seconds in which a host must have said all that opens a connection."""
+    return min(10.0, settings.connect_timeout)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -333,7 +338,10 @@ def _explain_amqp(error: BaseException, where: str, settings: Settings) -> Conne
                 f"what answers at {where} closed the connection at once; does it speak AMQP, or expect TLS?"
             )
     if type(error).__name__ == "AMQPConnectorStackTimeout":
-        return NoAnswer(f"what answers at {where} does not speak AMQP 0-9-1 (the port of the management UI, perhaps?)")
+        return NoAnswer(
+            f"what answers at {where} does not speak AMQP 0-9-1 (the port of the management UI, perhaps?), "
+            f"or is too busy to do so within {_stack_timeout(settings):g} s; RABBITMQ_CONNECT_TIMEOUT gives it more"
+        )
     return BrokerUnavailable(f"the connection to RabbitMQ at {where} broke: {text or type(error).__name__}")
 
 

@@ -155,7 +155,9 @@ class Session:
                     await task
         for viewer in self.viewers:
             viewer.queue.put_nowait(None) if not viewer.queue.full() else viewer.send("")
-        await asyncio.to_thread(self._end)
+        # Who left last may be turning the firehose off still, which would make a deleted virtual host anew.
+        async with self._watching:
+            await asyncio.to_thread(self._end)
         failure = await asyncio.to_thread(self.broker.discard)
         self.database.unlink(missing_ok=True)
         return failure

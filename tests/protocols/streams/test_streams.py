@@ -96,6 +96,15 @@ def stream_connections(management: Management, settings: Settings) -> list[str]:
     ]
 
 
+def cut(management: Management, settings: Settings, before: set[str]) -> list[str]:
+    """Close these connections; their names. Those cut ``before``, which may be listed still, do not count."""
+    names = [name for name in stream_connections(management, settings) if name not in before]
+    for name in names:
+        management.request("DELETE", "stream", "connections", settings.vhost, name)
+    before.update(names)
+    return names
+
+
 # What a script says
 
 
@@ -288,13 +297,13 @@ def test_a_till_whose_connection_is_cut(
     environ: dict[str, str], settings: Settings, management: Management, report: Report
 ) -> None:
     count, cuts = 60_000, 2
+    gone: set[str] = set()
     with script("record_sales.py", "east", str(count), environ=environ) as till:
         for _ in range(cuts):
             till.expect("more to confirm")
             # Held, so that it is not done before it is cut off.
             till.pause()
-            for name in wait_until(lambda: stream_connections(management, settings)):
-                management.request("DELETE", "stream", "connections", settings.vhost, name)
+            wait_until(lambda: cut(management, settings, gone))
             till.resume()
             till.expect("connecting again")
         assert till.wait(LIMIT) == 0
@@ -391,14 +400,14 @@ def test_a_reader_whose_connection_is_cut(
     environ: dict[str, str], settings: Settings, management: Management, report: Report
 ) -> None:
     count = 2000
+    gone: set[str] = set()
     with script("read_sales.py", "--from", "next", "--seconds-per-sale", "0.001", environ=environ) as reading:
         reading.expect("Reading")
         # Before anything has come: `next` must not become the beginning, or the end.
         record("north", count // 2, environ=environ)
         for _ in range(2):
             before = len(reading.lines)
-            for name in wait_until(lambda: stream_connections(management, settings), LIMIT):
-                management.request("DELETE", "stream", "connections", settings.vhost, name)
+            wait_until(lambda: cut(management, settings, gone), LIMIT)
             wait_until(lambda: any("Reading" in line for line in reading.lines[before:]), LIMIT)  # noqa: B023
         record("north", count, environ=environ)
         reading.expect(f"sale {count} of", LIMIT)
@@ -417,8 +426,7 @@ def test_a_reader_that_is_cut_off_before_anything_has_come(
 ) -> None:
     with script("read_sales.py", "--from", "next", environ=environ) as reading:
         reading.expect("Reading")
-        for name in wait_until(lambda: stream_connections(management, settings), LIMIT):
-            management.request("DELETE", "stream", "connections", settings.vhost, name)
+        wait_until(lambda: cut(management, settings, set()), LIMIT)
         reading.expect("connecting again", LIMIT)
         # In the moment in which nobody reads.
         properties = messages.properties(headers={"till": "north", "number": 1})

@@ -6,13 +6,13 @@ python reliability/priorities/compare_prefetch.py --prefetch 1 5 50
 It makes a queue of its own, and takes it away again.
 """
 
+import itertools
 import uuid
 
 import levels
 import topology
 from pika import BasicProperties, DeliveryMode
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.spec import Basic
 
 from common import console
 from common.config import Settings
@@ -31,31 +31,18 @@ def publish(channel: BlockingChannel, queue: str, priority: int) -> None:
 def normal_before_urgent(channel: BlockingChannel, publishing: BlockingChannel, queue: str, prefetch: int) -> int:
     for _ in range(2 * prefetch):
         publish(publishing, queue, levels.NORMAL)
-    held: list[tuple[int, int]] = []
-
-    def receive(_channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, _body: bytes) -> None:
-        held.append((method.delivery_tag, properties.priority))
-
-    def wait_for(count: int) -> None:
-        while len(held) < count:
-            before = len(held)
-            channel.connection.process_data_events(time_limit=PATIENCE)
-            if len(held) == before:
-                raise Failure(f"no ticket has come for {PATIENCE:.0f} s, after {before}")
-
     channel.basic_qos(prefetch_count=prefetch)
-    channel.basic_consume(queue, receive)
+    # Where none comes in time, consume() gives a None in its place.
+    came = channel.consume(queue, inactivity_timeout=PATIENCE)
+    deliveries = itertools.takewhile(lambda delivery: delivery[0] is not None, came)
     # They are ours, though we have not begun with the first one.
-    wait_for(prefetch)
+    held = list(itertools.islice(deliveries, prefetch))
     publish(publishing, queue, levels.URGENT)
-    answered = 0
-    while True:
-        wait_for(answered + 1)
-        tag, priority = held[answered]
-        channel.basic_ack(tag)
-        if priority == levels.URGENT:
+    for answered, (method, properties, _body) in enumerate(itertools.chain(held, deliveries)):
+        channel.basic_ack(method.delivery_tag)
+        if properties.priority == levels.URGENT:
             return answered
-        answered += 1
+    raise Failure(f"no ticket has come for {PATIENCE:.0f} s")
 
 
 def main() -> None:

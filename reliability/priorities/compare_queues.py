@@ -6,6 +6,7 @@ python reliability/priorities/compare_queues.py --no-end --answer 270    for eac
 It makes queues of its own, and takes them away again.
 """
 
+import time
 import uuid
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -70,8 +71,10 @@ def answer(channel: BlockingChannel, publishing: BlockingChannel, setup: Setup, 
     while answered.total() < total:
         # As much time as a quick piece of work takes; meanwhile, RabbitMQ fills up what we hold.
         channel.connection.sleep(0.001)
-        if not held:
-            channel.connection.process_data_events(time_limit=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while not held and time.monotonic() < deadline:
+            # pika may come back at once with nothing, such as after the end of another consumer.
+            channel.connection.process_data_events(time_limit=1)
         if not held:
             raise Failure(f"no ticket has come for {PATIENCE:.0f} s, after {answered.total()} of {total}")
         tag, priority = held.popleft()

@@ -52,6 +52,7 @@ def place(project: None, make_place: Callable[[], Place]) -> Iterator[Place]:  #
     made.run("down")
 
 
+@pytest.mark.long
 def test_the_life_of_the_container(place: Place) -> None:
     code, output, errors = place.run("up", "--way", "compose")
     assert (code, errors) == (0, "")

@@ -285,7 +285,7 @@ def test_connections_closed_by_an_operator_lose_nothing(
                     confirmation.wait()
                     confirmed.append(body)
                 # The API is late to tell of a connection: meanwhile the broker is left to others.
-                done.wait(0.05)
+                done.wait(0.2)
 
         running = threads(4, work)
         closed = 0

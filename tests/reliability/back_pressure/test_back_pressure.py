@@ -170,6 +170,7 @@ def test_a_queue_that_refuses_by_policy_when_the_policy_is_gone(
         assert not any(taken() for _ in range(20))
 
 
+@pytest.mark.long  # the README's scenario, which every run plays, sees the same
 def test_the_publisher_without_confirms_is_slowed_down(environ: dict[str, str]) -> None:
     with (
         Script(f"{FOLDER}/watch.py", environ=environ) as watch,

@@ -44,6 +44,12 @@ _PORTS = {
 }
 
 
+# How Erlang says that a port is held by somebody, and how RabbitMQ does of the one for its nodes and tools.
+_TAKEN = re.compile(r"(\d+)},?\s*eaddrinuse|distribution port (\d+)")
+# What a line of the log begins with: date, time, level, Erlang process.
+_STAMP = re.compile(r"^\S+ \S+ \[\w+\] <[\d.]+>")
+
+
 class NodeFailure(Failure):
     """The node did not start, or a command to it failed."""
 
@@ -308,8 +314,8 @@ class PrivateNode:
         while not self._answers():
             if not self.running:
                 # Somebody was quicker, after we had looked.
-                if taken := re.search(r"(\d+)},?\s*eaddrinuse", self._daemon.told()):
-                    raise PortTaken(f"port {taken[1]} is used by another program")
+                if taken := _TAKEN.search(self._daemon.told()):
+                    raise PortTaken(f"port {taken[1] or taken[2]} is used by another program")
                 raise NodeFailure(f"RabbitMQ did not start: {self._reason()}; see {self.log}")
             if time.monotonic() > end:
                 raise NodeFailure(f"RabbitMQ did not answer within {timeout:g} s; see {self.log}")
@@ -333,9 +339,11 @@ class PrivateNode:
 
     def _reason(self) -> str:
         """The line of the start-up output that says why."""
-        lines = [line.strip() for line in self._daemon.told().splitlines() if line.strip()]
-        told = [line for line in lines if "error" in line.lower()]
-        return (told or lines or ["it said nothing"])[0][:200]
+        # What is left without its stamp; the same is told to the log and to the terminal, in either order.
+        told = {line: _STAMP.sub("", line).strip() for line in self._daemon.told().splitlines()}
+        texts = {line: text for line, text in told.items() if text.strip("=") not in ("", "BOOT FAILED")}
+        errors = [text for line, text in texts.items() if "error" in line.lower()]
+        return (errors or list(texts.values()) or ["it said nothing"])[0][:200]
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text, encoding="utf-8")

@@ -80,21 +80,22 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
         node.start()
 
 
-@pytest.mark.long
-def test_a_port_that_is_taken_while_it_starts_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["distribution", pytest.param("stomp", marks=pytest.mark.long)])
+def test_a_port_that_is_taken_while_it_starts_is_told(name: str, tmp_path: Path) -> None:
     node = PrivateNode(tmp_path / "node", plugins=["rabbitmq_stomp"])
+    port = getattr(node.ports, name)
 
     def take() -> None:
-        # It has looked at its ports by then, and it takes seconds until it listens.
+        # It has looked at its ports by then, and it takes a while until it listens.
         wait_until((node.directory / "own.conf").exists, every=0.01)
-        holder.bind((node.address, node.ports.stomp))
+        holder.bind((node.address, port))
         holder.listen()
 
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thread = threading.Thread(target=take)
         thread.start()
-        with pytest.raises(PortTaken, match=f"port {node.ports.stomp} is used by another program"):
+        with pytest.raises(PortTaken, match=f"^port {port} is used by another program"):
             node.start()
         thread.join()
     assert not node.running

@@ -44,6 +44,7 @@ def start(environ: Mapping[str, str]) -> Script:
     return Script("rpc/rpc_server.py", "--quiet", "--prefetch", "10", environ=environ)
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("heavy")
 def test_rpc_servers_killed(environ: dict[str, str], settings: Settings, report: Report) -> None:
     module = load_client()

@@ -72,6 +72,7 @@ def noted(journal: Path, event: str) -> set[int]:
     return {int(line.split()[1]) for line in journal.read_text().splitlines() if line.startswith(event)}
 
 
+@pytest.mark.long
 def test_the_producer_is_killed(environ: dict[str, str], tmp_path: Path, report: Report) -> None:
     journal, count = tmp_path / "shop.journal", 20_000
     for _ in range(KILLS_OF_THE_PRODUCER):

@@ -202,7 +202,7 @@ ALARMS = {
 
 
 @pytest.mark.xdist_group("victim")
-@pytest.mark.parametrize("resource", ALARMS)
+@pytest.mark.parametrize("resource", ["disk", pytest.param("memory", marks=pytest.mark.long)])
 def test_an_alarm_stops_the_publisher_and_not_the_consumer(resource: str, shared_victim: Victim) -> None:
     """An alarm stops everybody, so it is not the others' broker."""
     alarm(resource, shared_victim)

@@ -131,6 +131,15 @@ def test_together_is_all_or_none(environ: dict[str, str], channel: BlockingChann
     assert [body for _properties, body in take(channel, QUEUE, 3)] == [b"Soup", b"Pizza", b"Cake"]
 
 
+@pytest.mark.long
+def test_what_was_sent_together_is_there(environ: dict[str, str], channel: BlockingChannel) -> None:
+    """The receipt of a COMMIT comes before the messages are safe: who leaves then can lose the last of them."""
+    declared(environ)
+    for _ in range(100):
+        assert run_script(ORDER, "--together", "Soup", "Pizza", "Cake", environ=environ).code == 0
+    assert len(take(channel, QUEUE, 300)) == 300
+
+
 def test_what_is_ready_is_announced(environ: dict[str, str], channel: BlockingChannel) -> None:
     queue = channel.queue_declare("", exclusive=True).method.queue
     channel.queue_bind(queue, "amq.topic", "stomp.ready")

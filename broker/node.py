@@ -339,11 +339,15 @@ class PrivateNode:
 
     def _reason(self) -> str:
         """The line of the start-up output that says why."""
-        # What is left without its stamp; the same is told to the log and to the terminal, in either order.
-        told = {line: _STAMP.sub("", line).strip() for line in self._daemon.told().splitlines()}
-        texts = {line: text for line, text in told.items() if text.strip("=") not in ("", "BOOT FAILED")}
-        errors = [text for line, text in texts.items() if "error" in line.lower()]
-        return (errors or list(texts.values()) or ["it said nothing"])[0][:200]
+        # The same is told to the log and to the terminal, in either order; the log sets it apart with empty lines.
+        lines = [line for line in self._daemon.told().splitlines() if _text(line).strip("=") not in ("", "BOOT FAILED")]
+        errors = [line for line in lines if "error" in line.lower()]
+        return _text((errors or lines or ["it said nothing"])[0])[:200]
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text, encoding="utf-8")
+
+
+def _text(line: str) -> str:
+    """A line of the start-up output without its stamp."""
+    return _STAMP.sub("", line).strip()

@@ -49,7 +49,7 @@ def main() -> None:
             for dish in dishes:
                 # If this one raises, the connection ends without a COMMIT, and nothing of it has happened.
                 send(link, where, dish, table, transaction)
-            # A receipt of its own would only say that RabbitMQ has begun.
+            # A receipt of its own would come before the messages are safe; each of them has one.
             link.stomp.commit(transaction)
         else:
             for dish in dishes:

@@ -18,7 +18,16 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_message,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    wait_random,
+    wait_random_exponential,
+)
 
 from common import console
 from common.config import Settings, SettingsError
@@ -144,8 +153,16 @@ def _shown(url: URL) -> str:
 def _set_up_sqlite(connection: Any, record: Any) -> None:
     # Python's driver would begin transactions by itself, and later than we want.
     connection.isolation_level = None
-    # Readers do not wait for a writer, nor it for them.
-    connection.execute("PRAGMA journal_mode=WAL")
+    # Readers do not wait for a writer, nor it for them. Of two programs that find a new file in the same moment, SQLite
+    # refuses one at once, whatever its time limit for locks.
+    for attempt in Retrying(
+        retry=retry_if_exception_message(match="database is locked"),
+        stop=stop_after_delay(ANSWER_SECONDS),
+        wait=wait_random(0.01, 0.05),
+        reraise=True,
+    ):
+        with attempt:
+            connection.execute("PRAGMA journal_mode=WAL")
     # A commit is on the disk, even if the power fails.
     connection.execute("PRAGMA synchronous=FULL")
     record.info["file"] = _file(connection)

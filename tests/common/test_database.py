@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_threads_that_read_and_then_write_do_not_lock_each_other_out(settings: S
         thread.join(60)
     with transaction(engine) as connection:
         assert count(connection) == 100
+
+
+def test_two_may_find_the_file_new_in_the_same_moment(tmp_path: Path) -> None:
+    for number in range(30):
+        own = Settings(database_url=f"sqlite:///{tmp_path / str(number)}")
+        both = threading.Barrier(2)
+
+        def open_it(own: Settings = own, both: threading.Barrier = both) -> int:
+            both.wait()
+            return count_in(open_engine(own, TABLES))
+
+        with ThreadPoolExecutor() as pool:
+            assert [opened.result(60) for opened in [pool.submit(open_it), pool.submit(open_it)]] == [0, 0]
 
 
 def test_patience_ends_and_is_told_once(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:

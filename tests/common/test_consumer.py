@@ -333,7 +333,10 @@ def test_a_message_that_pika_cannot_read_is_stopped_by_the_delivery_limit(settin
 # Heartbeats
 
 
-@pytest.mark.parametrize(("stopping", "busy"), [(False, True), (True, False)], ids=["busy", "stopping"])
+@pytest.mark.parametrize(
+    ("stopping", "busy"),
+    [pytest.param(False, True, id="busy", marks=pytest.mark.long), pytest.param(True, False, id="stopping")],
+)
 def test_heartbeats_go_on_while_a_handler_works(
     settings: Settings, stopping: bool, busy: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

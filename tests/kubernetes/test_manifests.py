@@ -12,12 +12,12 @@ from tests.kubernetes.conftest import OVERLAYS, ROOT, Manifest, find, pod_of, po
 # In one process, which renders each overlay once.
 pytestmark = pytest.mark.xdist_group("kubernetes.manifests")
 
-VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+BETWEEN = [pytest.param(version, marks=pytest.mark.long) for version in ("1.33", "1.34", "1.35", "1.36")]
 CONSUMERS = 8
 PLAYGROUND = 1
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ["1.32", *BETWEEN, "1.37"])
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_valid(overlay: str, version: str) -> None:
     for item in rendered(overlay):

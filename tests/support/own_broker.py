@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from broker.ports import Ports, is_taken
 from broker.server import find_server
@@ -56,6 +57,22 @@ def own_broker(tmp_path_factory: pytest.TempPathFactory, reachable: tuple[int, i
 @contextmanager
 def started(folder: Path, reachable: tuple[int, int, int] | str) -> Iterator[OwnBroker]:
     """A broker with its data in ``folder``, of the version that is ``reachable``, if that can be had."""
+    # One at a time: the ports that it finds free are then free until it listens at them.
+    with FileLock(folder.parents[1] / "own-broker.lock"):
+        own, way = _start(folder, reachable)
+    try:
+        yield own
+    finally:
+        down = own.run("down")
+        if way == "compose":
+            # Its volume is of no use to anybody.
+            down_with = ["docker", "compose", "down", "--volumes"]
+            subprocess.run(down_with, cwd=ROOT, env=own.environ, check=False, capture_output=True, timeout=120)
+        assert down.code == 0, down.err
+
+
+def _start(folder: Path, reachable: tuple[int, int, int] | str) -> tuple[OwnBroker, str]:
+    """The broker, and which way it was started."""
     settings = elsewhere()
     # What is started by other means has another project's name: the reader's container is not touched.
     project = f"rabbitmq-by-example-test-{uuid.uuid4().hex[:8]}"
@@ -69,18 +86,8 @@ def started(folder: Path, reachable: tuple[int, int, int] | str) -> Iterator[Own
     for way in ways:
         up = own.run("up", "--no-install", "--way", way)
         if up.code == 0:
-            break
+            return own, way
         told.append(f"{way}: {up.err.strip()}")
-    else:
-        if server is not None and server.usable():
-            pytest.fail("\n".join(told))
-        pytest.skip(f"no broker that may be restarted ({'; '.join(told)})")
-    try:
-        yield own
-    finally:
-        down = own.run("down")
-        if way == "compose":
-            # Its volume is of no use to anybody.
-            down_with = ["docker", "compose", "down", "--volumes"]
-            subprocess.run(down_with, cwd=ROOT, env=environ, check=False, capture_output=True, timeout=120)
-        assert down.code == 0, down.err
+    if server is not None and server.usable():
+        pytest.fail("\n".join(told))
+    pytest.skip(f"no broker that may be restarted ({'; '.join(told)})")

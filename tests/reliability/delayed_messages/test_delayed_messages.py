@@ -145,6 +145,7 @@ def test_the_longest_delay_goes_to_the_top(environ: dict[str, str], channel: Blo
     assert depth(channel, TOP) == 1
 
 
+@pytest.mark.long
 def test_1000_messages_over_ten_delays(
     environ: dict[str, str], report: Report, broker_version: tuple[int, ...]
 ) -> None:

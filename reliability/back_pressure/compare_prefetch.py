@@ -21,8 +21,8 @@ from common.publisher import Publisher
 QUEUE = f"{topology.READINGS}.measured"
 PREFETCHES = (1, 10, 100, 1000)
 ROUNDS = 3
-QUIET = 0.3
-"""Seconds without a further delivery after which a consumer has been given all that it is given."""
+QUIET, LONG_QUIET = 0.3, 2.0
+"""Seconds without a further delivery after which none comes: beyond a prefetch, and where only RabbitMQ knows."""
 LIMIT = 30.0
 
 
@@ -37,10 +37,13 @@ def held(connection: Connection, prefetch: int) -> int:
     channel.basic_qos(prefetch_count=prefetch)
     tags: list[int] = []
     channel.basic_consume(QUEUE, lambda _channel, method, _properties, _body: tags.append(method.delivery_tag))
+    end = time.monotonic() + LIMIT
+    while len(tags) < prefetch and time.monotonic() < end:
+        connection.process_data_events(time_limit=1)
     before = -1
     while len(tags) > before:
         before = len(tags)
-        connection.sleep(QUIET)
+        connection.sleep(QUIET if prefetch else LONG_QUIET)
     channel.close()
     return len(tags)
 
@@ -63,7 +66,7 @@ def seconds(connection: Connection, prefetch: int, count: int) -> float:
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--count", type=console.whole(100, 100_000), default=300, metavar="N", help="messages a round")
+    parser.add_argument("--count", type=console.whole(100, 100_000), default=1000, metavar="N", help="messages a round")
     count = parser.parse_args().count
     settings = Settings.load()
     with connect("back_pressure/compare_prefetch.py", settings) as connection:

@@ -21,7 +21,7 @@ from types import TracebackType
 from broker.access import definitions
 from broker.daemon import Daemon, surroundings
 from broker.epmd import Epmd
-from broker.ports import Ports, is_listening, is_taken
+from broker.ports import Ports, is_listening
 from broker.server import Server, find_server
 from common.config import Address, Settings
 from common.connection import AccessRefused, ConnectionFailure, VhostNotFound, connect
@@ -234,8 +234,8 @@ class PrivateNode:
         if self._own_epmd and not self._epmd.running:
             used.add("epmd")
         for name in sorted(used):
-            port = getattr(self.ports, name)
-            if is_taken(self.address, port):
+            if self.ports.taken(name, self.address):
+                port = getattr(self.ports, name)
                 raise PortTaken(f"port {port}, meant for {name}, is used by another program")
 
     def _prepare(self) -> None:

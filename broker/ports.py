@@ -13,6 +13,8 @@ from common.config import SettingsError, beside
 # gone by the time a node is started again.
 _FIRST, _LAST = 20_000, 32_000
 
+ANYWHERE = "0.0.0.0"
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -50,6 +52,14 @@ class Ports:
             ports[name] = int(text) if text else beside(amqp, default)
         return cls(**ports | {"amqp": amqp, "management": management})
 
+    def taken(self, name: str, address: str) -> bool:
+        """Whether a broker at ``address`` cannot have its port of this name.
+
+        RabbitMQ does not start if the one for its nodes and tools is in use at any address, though it listens at one.
+        """
+        port: int = getattr(self, name)
+        return is_taken(address, port) or (name == "distribution" and is_taken(ANYWHERE, port))
+
     def settled(self, address: str, keep: Collection[str] = ()) -> Ports:
         """These ports, but each that is taken or used twice is replaced by a free one, unless ``keep`` names it."""
         wanted = asdict(self)
@@ -57,7 +67,7 @@ class Ports:
         moved: list[str] = []
         for name, port in wanted.items():
             if name not in keep:
-                if port in used or is_taken(address, port):
+                if port in used or self.taken(name, address):
                     moved.append(name)
                 used.add(port)
         return replace(self, **dict(zip(moved, _free(address, len(moved), used), strict=True)))
@@ -92,6 +102,6 @@ def _free(address: str, count: int, used: Collection[int] = ()) -> list[int]:
     while len(found) < count:
         # At random, because two who look at the same time must not find the same.
         port = random.randrange(_FIRST, _LAST)
-        if port not in used and not is_taken(address, port):
+        if port not in used and not is_taken(address, port) and not is_taken(ANYWHERE, port):
             found.add(port)
     return sorted(found)

@@ -18,7 +18,7 @@ from pika.exceptions import AMQPError
 from common import messages
 from common.config import Settings
 from common.connection import explain
-from common.errors import BadMessage, ExitCode, Failure
+from common.errors import BadMessage, ExitCode, Failure, came_of_an_interrupt
 
 
 class OutputFailure(Failure):
@@ -153,16 +153,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except AMQPError as error:
         fail(explain(error, Settings.load()))
     except Exception as error:
-        # A library that is interrupted in the middle of its work may complain of its state, in its own way.
-        if not _came_of_an_interrupt(error):
+        if not came_of_an_interrupt(error):
             raise
     sys.exit(0)
-
-
-def _came_of_an_interrupt(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 def _drop_output() -> None:

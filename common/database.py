@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from tenacity import (
 
 from common import console
 from common.config import Settings, SettingsError
-from common.errors import CannotWork, ExitCode
+from common.errors import CannotWork, ExitCode, came_of_an_interrupt
 
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 """What a DATABASE_URL may begin with, and SQLAlchemy's name for it."""
@@ -66,6 +67,8 @@ def open_engine(settings: Settings, tables: MetaData) -> Engine:
         raise SettingsError(
             f"DATABASE_URL needs the Python package {error.name!r}; install it with: pip install 'psycopg[binary]'"
         ) from None
+    pool = type(engine.pool)
+    logging.getLogger(f"{pool.__module__}.{pool.__name__}").addFilter(_is_no_interrupt)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "checkout", _see_that_the_file_is_there)
@@ -140,6 +143,9 @@ def _readable(engine: Engine) -> Iterator[None]:
     except IntegrityError:
         raise  # a matter between the example and its tables
     except (DBAPIError, PoolTimeout) as error:
+        if came_of_an_interrupt(error):
+            # Not to be tried again: somebody wants the program to end.
+            raise KeyboardInterrupt from None
         why = " ".join(str(getattr(error, "orig", None) or error).split())
         raise DatabaseUnavailable(f"the database {_shown(engine.url)} cannot be used: {why:.300}") from error
 
@@ -148,6 +154,11 @@ def _shown(url: URL) -> str:
     # Without the password, wherever in the URL it may stand.
     name = url.get_backend_name()
     return URL.create(name, url.username, host=url.host, port=url.port, database=url.database).render_as_string()
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    # SQLAlchemy shows the traceback of a Ctrl-C that comes while it puts a connection back.
+    return not (record.exc_info and came_of_an_interrupt(record.exc_info[1]))
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

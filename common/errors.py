@@ -24,6 +24,13 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 79
 
 
+def came_of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether ``error`` is what a library had to say about Ctrl-C, which came in the middle of its work."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 class Failure(Exception):
     """Something a reader can mend: ``str()`` is one line that names it; ``exit_code`` is the script's."""
 

@@ -69,10 +69,12 @@ def test_a_node_that_cannot_start_says_why_and_is_gone(tmp_path: Path) -> None:
     assert not is_listening("127.0.0.1", node.ports.epmd)
 
 
-def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+# RabbitMQ looks at this port on all addresses: a client of another machine's may hold it at one of ours.
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_a_port_in_use_is_told(address: str, tmp_path: Path) -> None:
     node = PrivateNode(tmp_path / "node")
     with (
-        socket.create_server(("127.0.0.1", node.ports.distribution)),
+        socket.create_server((address, node.ports.distribution)),
         pytest.raises(
             NodeFailure, match=rf"^port {node.ports.distribution}, meant for distribution, is used by another"
         ),
@@ -122,6 +124,14 @@ def test_ports_that_are_taken_or_used_twice_move() -> None:
         ports = wanted.settled("127.0.0.1", ("amqp", "management"))
     assert {name for name, port in vars(ports).items() if port != vars(wanted)[name]} == {"mqtt", "stomp"}
     assert len(set(vars(ports).values())) == len(vars(ports))
+
+
+def test_what_another_address_has_of_the_distribution_port_counts() -> None:
+    wanted = Ports.free()
+    with socket.create_server(("127.0.0.2", wanted.distribution)), socket.create_server(("127.0.0.2", wanted.mqtt)):
+        ports = wanted.settled("127.0.0.1")
+    assert ports == replace(wanted, distribution=ports.distribution)
+    assert ports.distribution != wanted.distribution
 
 
 def test_free_ports_differ() -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, func, select
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, event, func, select
 from sqlalchemy.exc import IntegrityError
 
 from common.config import Settings, SettingsError
@@ -88,6 +88,37 @@ def test_patience_ends_and_is_told_once(settings: Settings, capfd: pytest.Captur
     told = capfd.readouterr().err
     assert told.count("\n") == 1
     assert "no such table: numbers; trying again, for 1 s at most" in told
+
+
+def test_ctrl_c_ends_patience_whatever_the_driver_says_of_it(settings: Settings) -> None:
+    engine = open_engine(settings, TABLES)
+    calls = []
+
+    def work() -> None:
+        calls.append(1)
+        with transaction(engine) as connection:
+            try:
+                raise KeyboardInterrupt
+            finally:  # as a driver that puts its connection back in order, and cannot
+                connection.exec_driver_sql("SELECT * FROM nothing")
+
+    with pytest.raises(KeyboardInterrupt):
+        patiently(work)
+    assert calls == [1]
+
+
+def test_ctrl_c_while_a_connection_is_put_back_is_not_told(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine(settings, TABLES)
+
+    def reset(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    event.listen(engine, "reset", reset)
+    with pytest.raises(KeyboardInterrupt):
+        count_in(engine)
+    assert caplog.records == []
 
 
 def test_patience_ends_when_it_is_told_to_stop(settings: Settings) -> None:

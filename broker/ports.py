@@ -100,7 +100,8 @@ def is_listening(address: str, port: int, timeout: float = 2.0) -> bool:
 def _free(address: str, count: int, used: Collection[int] = ()) -> list[int]:
     found: set[int] = set()
     while len(found) < count:
-        # At random, because two who look at the same time must not find the same.
+        # At random, because two who look at the same time must not find the same. Anywhere, because each of them may
+        # become the one for nodes and tools.
         port = random.randrange(_FIRST, _LAST)
         if port not in used and not is_taken(address, port) and not is_taken(ANYWHERE, port):
             found.add(port)

@@ -21,9 +21,12 @@ from common.publisher import Publisher
 QUEUE = f"{topology.READINGS}.measured"
 PREFETCHES = (1, 10, 100, 1000)
 ROUNDS = 3
-QUIET, LONG_QUIET = 0.3, 2.0
-"""Seconds without a further delivery after which none comes: beyond a prefetch, and where only RabbitMQ knows."""
+QUIET = 0.3
+"""Seconds without a further delivery after which a consumer has no more than its prefetch."""
+LONG_QUIET = 2.0
+"""The same without a prefetch, where a pause may be just that."""
 LIMIT = 30.0
+"""Seconds after which messages that must come have been taken by somebody else."""
 
 
 def declare(channel: DeclaringChannel) -> str:
@@ -37,8 +40,10 @@ def held(connection: Connection, prefetch: int) -> int:
     channel.basic_qos(prefetch_count=prefetch)
     tags: list[int] = []
     channel.basic_consume(QUEUE, lambda _channel, method, _properties, _body: tags.append(method.delivery_tag))
-    end = time.monotonic() + LIMIT
-    while len(tags) < prefetch and time.monotonic() < end:
+    deadline = time.monotonic() + LIMIT
+    while len(tags) < prefetch:
+        if time.monotonic() > deadline:
+            raise Failure(f"{len(tags)} of {prefetch} messages came; does another program take them from {QUEUE!r}?")
         connection.process_data_events(time_limit=1)
     before = -1
     while len(tags) > before:

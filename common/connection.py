@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pika
 from pika import exceptions, spec
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import (
     AMQPConnectionWorkflowFailed,
     AMQPConnectorException,
@@ -20,6 +21,9 @@ from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_rando
 
 from common.config import Settings, SettingsError
 from common.errors import ExitCode, Failure, Unsupported
+
+Channel = BlockingChannel
+"""The channel of a Connection: what a handler of ``basic_consume`` gets first."""
 
 Opened = TypeVar("Opened")
 
@@ -115,8 +119,17 @@ class ChannelFailure(ConnectionFailure):
     exit_code = ExitCode.PROTOCOL
 
 
+class ConsumerCancelled(ConnectionFailure):
+    """The broker cancelled the consumer: its queue was deleted, or a message was not acknowledged in time."""
+
+    transient = True
+
+
 class Connection(pika.BlockingConnection):
-    """pika's connection, plus the properties that the server introduced itself with."""
+    """pika's BlockingConnection, and the properties that the server sent when it was opened.
+
+    When the broker cancels a consumer, ``start_consuming`` raises ConsumerCancelled; pika's own would just return.
+    """
 
     def __init__(self, parameters: pika.ConnectionParameters) -> None:
         super().__init__(parameters)
@@ -125,6 +138,18 @@ class Connection(pika.BlockingConnection):
 
     def __enter__(self) -> Connection:
         return self
+
+    def channel(self, channel_number: int | None = None) -> Channel:
+        """Open a channel."""
+        channel = super().channel(channel_number)
+        channel.add_on_cancel_callback(_raise_cancelled)
+        return channel
+
+
+def _raise_cancelled(_frame: object) -> None:
+    raise ConsumerCancelled(
+        "RabbitMQ cancelled the consumer: its queue was deleted, or a message was not acknowledged in time"
+    )
 
 
 class _Credentials(pika.PlainCredentials):

@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_rando
 
 from common import console
 from common.config import Settings
-from common.connection import ChannelFailure, ConnectionFailure, NotAmqp, explain, reach
+from common.connection import ChannelFailure, ConnectionFailure, ConsumerCancelled, NotAmqp, explain, reach
 from common.declaring import DeclaringChannel, declaring
 from common.errors import CannotWork, Failure
 from common.ledger import Encoded
@@ -46,12 +46,6 @@ class Outcome(Enum):
     """Not wanted: to the queue's dead letters. (A queue without a dead-letter exchange drops it: declare one.)"""
     REQUEUE = auto()
     """Not now: back to the queue. Counts towards a quorum queue's delivery limit."""
-
-
-class ConsumerCancelled(ConnectionFailure):
-    """The broker took the consumer away: its queue was deleted, or a message was held for too long."""
-
-    transient = True
 
 
 class Answer:

@@ -65,18 +65,11 @@ class Message:
         # Many clients do not say what they send; those that do are taken at their word.
         if declared and not str(declared).lower().startswith("text/"):  # pika gives bytes if it is not UTF-8
             raise BadMessage(f"the body is {declared!r}, not text")
-        return self._decoded()
-
-    def _decoded(self) -> str:
-        _check_size(self.body, "message")
-        try:
-            return self.body.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BadMessage(f"the body is not UTF-8 text (byte {error.start})") from None
+        return decode_text(self.body)
 
     def json(self) -> Any:
         """The body as JSON (RFC 8259). Raises BadMessage if it is empty, too large or not JSON."""
-        text = self._decoded()
+        text = decode_text(self.body)
         try:
             # RFC 8259 has no NaN and no Infinity; Python would accept them.
             return json.loads(text, parse_constant=_no_constant)
@@ -107,6 +100,15 @@ def encode_text(text: str) -> bytes:
         raise BadMessage("the text is not valid UTF-8; send text in UTF-8") from None
     _check_size(body, "text")
     return body
+
+
+def decode_text(body: bytes) -> str:
+    """A body as UTF-8 text. Raises BadMessage if it is empty, larger than MAX_BODY_BYTES or not UTF-8."""
+    _check_size(body, "message")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadMessage(f"the body is not UTF-8 text (byte {error.start})") from None
 
 
 def encode_json(value: Any) -> bytes:

@@ -23,13 +23,14 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common import messages
 from common.config import Settings
-from common.connection import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, VhostNotFound, connect
-from common.consumer import Answer, Outcome, consume
-from common.declaring import DeclaringChannel
-from common.errors import BadMessage, CannotWork, Failure
+from common.connection import connect
+from common.errors import BadMessage, Failure
 from common.management import Management
-from common.messages import Message
-from common.publisher import Publisher
+from robust_pika.consumer import Answer, Outcome, consume
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.errors import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, StopConsuming, VhostNotFound
+from robust_pika.messages import Message
+from robust_pika.publisher import Publisher
 from tests.support.proxy import Proxy
 
 QUEUE = "tasks"
@@ -709,7 +710,7 @@ PROGRAM = """
 import sys
 from common import console
 from common.config import Settings
-from common.consumer import Answer, Outcome, consume
+from robust_pika.consumer import Answer, Outcome, consume
 from tests.common.test_consumer import declare
 
 def handler(message):
@@ -777,9 +778,9 @@ def test_a_handler_that_cannot_work_ends_the_consumer_and_gives_the_message_back
         channel.basic_publish("", "cannot", b"one")
 
         def handle(_message: Message) -> Outcome:
-            raise CannotWork("the disk is gone")
+            raise StopConsuming("the disk is gone")
 
-        with pytest.raises(CannotWork, match=r"^the disk is gone$"):
+        with pytest.raises(StopConsuming, match=r"^the disk is gone$"):
             consume("test", settings, lambda _channel: "cannot", handle)
         assert next(channel.consume("cannot", inactivity_timeout=10))[2] == b"one"
 

@@ -10,9 +10,9 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError
 
-from common.incoming import Incoming, Take
-from common.messages import Message
-from common.wire import Batch, Wire
+from robust_pika._io.incoming import Incoming, Take
+from robust_pika._io.wire import Batch, Wire
+from robust_pika.messages import Message
 
 GOODBYE = 5.0
 """Seconds that closing a connection may take."""

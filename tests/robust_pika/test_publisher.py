@@ -18,21 +18,23 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common import messages
 from common.config import Address, Settings, Tls
-from common.connection import BrokerUnavailable, DeclaredOtherwise, VhostNotFound, connect
-from common.declaring import DeclaringChannel
+from common.connection import connect
 from common.errors import BadMessage, ExitCode, Failure
-from common.line import INSIDE_ATTEMPTS
 from common.management import Management, NotFound
-from common.publisher import (
-    Confirmation,
+from robust_pika._io.line import INSIDE_ATTEMPTS
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.errors import (
+    BrokerUnavailable,
+    DeclaredOtherwise,
     DeliveryError,
     Nacked,
     NotConfirmed,
-    Publisher,
     PublisherClosed,
     Refused,
     Returned,
+    VhostNotFound,
 )
+from robust_pika.publisher import Confirmation, Publisher
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority, TlsProxy
 

@@ -16,7 +16,10 @@ import pytest
 from pika import exceptions
 
 from common.config import Address, Settings, SettingsError, Tls
-from common.connection import (
+from common.connection import connect, require, server_version
+from common.errors import ExitCode, Unsupported
+from common.management import Management
+from robust_pika.errors import (
     AccessRefused,
     BrokerUnavailable,
     ChannelFailure,
@@ -25,13 +28,8 @@ from common.connection import (
     HostNotFound,
     TlsFailure,
     VhostNotFound,
-    connect,
-    explain,
-    require,
-    server_version,
 )
-from common.errors import ExitCode, Unsupported
-from common.management import Management
+from robust_pika.explaining import explain
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority, Pair, TlsProxy
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from common.declaring import DeclaringChannel
-from common.publisher import NotConfirmed, Publisher
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.errors import NotConfirmed
+from robust_pika.publisher import Publisher
 from tests.drills.brokers import Victim
 
 pytestmark = pytest.mark.xdist_group("victim")

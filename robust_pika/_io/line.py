@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from collections import deque
@@ -15,13 +16,15 @@ from pika.channel import Channel
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
-from common import console
-from common.config import Settings
-from common.connection import connect, explain, parameters
-from common.declaring import DeclaringChannel
-from common.errors import Failure
-from common.ledger import Confirmation, Ledger, Nacked, PublisherClosed, Refused, Returned
-from common.wire import Batch, Wire
+from robust_pika._io.ledger import Confirmation, Ledger
+from robust_pika._io.wire import Batch, Wire
+from robust_pika.connecting import connect, parameters, tls_context
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.errors import Nacked, PublisherClosed, PublisherFailed, Refused, Returned, RobustPikaError
+from robust_pika.explaining import explain
+from robust_pika.settings import ConnectionSettings
+
+log = logging.getLogger("robust_pika")
 
 SETTLED = 5.0
 """Seconds after which a connection counts as a good one although it has confirmed nothing."""
@@ -43,13 +46,18 @@ class Line:
     """
 
     def __init__(
-        self, name: str, settings: Settings, ledger: Ledger, declare: Callable[[DeclaringChannel], object] | None
+        self,
+        name: str,
+        settings: ConnectionSettings,
+        ledger: Ledger,
+        declare: Callable[[DeclaringChannel], object] | None,
     ) -> None:
         self._name = name
         self._settings = settings
         self._ledger = ledger
         self._declare = declare
-        self._parameters = parameters(name, settings)
+        context = tls_context(settings)
+        self._parameters = [parameters(name, settings, address, context) for address in settings.addresses]
         self._loop = IOLoop()
         self._wire = Wire(self._loop)
         self._stopping = threading.Event()
@@ -100,10 +108,10 @@ class Line:
                     reraise=True,
                 )
                 retrying(self._session)
-        except Failure as failure:
+        except RobustPikaError as failure:
             self._ledger.end(failure)
         except BaseException as error:  # whatever ends this thread, those who wait must hear of it
-            self._ledger.end(Failure(f"the publisher failed: {type(error).__name__}: {error}"))
+            self._ledger.end(PublisherFailed(f"the publisher failed: {type(error).__name__}: {error}"))
             raise
         finally:
             self._ledger.end(PublisherClosed("the publisher is closed"))
@@ -119,7 +127,7 @@ class Line:
 
     def _tell_broken(self, failure: BaseException | None) -> None:
         self._told = True
-        console.warn(f"{failure}; connecting again, for {self._settings.reconnect_timeout:g} s at most")
+        log.warning(f"{failure}; connecting again, for {self._settings.reconnect_timeout:g} s at most")
 
     def _session(self) -> None:
         """One connection from its beginning to its end. Returns if it was of use, else raises why it ended."""
@@ -183,7 +191,7 @@ class Line:
         self._opened = True
         if self._told:
             self._told = False
-            console.warn(f"connected again; unconfirmed messages that are sent again: {len(self._queue):,}")
+            log.warning(f"connected again; unconfirmed messages that are sent again: {len(self._queue):,}")
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         connection.channel(on_open_callback=self._on_channel_open)
@@ -198,14 +206,14 @@ class Line:
         self._loop.stop()
 
     def _on_blocked(self, _connection: pika.SelectConnection, blocked: frame.Method[spec.Connection.Blocked]) -> None:
-        console.warn(
+        log.warning(
             f"the broker is in alarm ({blocked.method.reason}) and takes no messages; "
             f"waiting, for {self._settings.blocked_timeout:g} s at most"
         )
         self._ledger.state(up=True, blocked=True)
 
     def _on_unblocked(self, _connection: pika.SelectConnection, _frame: object) -> None:
-        console.warn("the broker's alarm is over; publishing goes on")
+        log.warning("the broker's alarm is over; publishing goes on")
         self._ledger.state(up=True)
 
     def _on_channel_open(self, channel: Channel) -> None:

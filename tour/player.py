@@ -323,10 +323,7 @@ class _Turn:
         """What to do about a program that does not end."""
         if self.terminal.stopped:
             return f" after {self.terminal.stopped}"
-        return (
-            "; one that stays is ended in its last block with ^C or in another terminal with kill, "
-            "and no block goes on with it that begins with '$'"
-        )
+        return ": end it with ^C in its last block, or with kill in another terminal"
 
     def aftermath(self) -> Iterator[Event]:
         """Let the lines arrive that belong to the one that is wrong."""

@@ -58,6 +58,7 @@ def started() -> Iterator[list[Watched]]:
         ("echo '$HOME'", ["echo", "$HOME"], {}),
         ("echo a  # why", ["/bin/sh", "-c", "echo a  # why"], {}),
         ("echo a#b", ["echo", "a#b"], {}),
+        ("kill -9 4711", ["/bin/sh", "-c", "kill -9 4711"], {}),
     ],
 )
 def test_a_shell_is_used_only_where_it_is_needed(command: str, argv: list[str], variables: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from common.errors import ExitCode
 from common.management import Management
 from tests.support.forked import ROOT
 from tests.support.process import Script, run_script, wait_until
-from tests.support.queues import take
+from tests.support.queues import take, take_all
 
 EXCHANGE = "publish_subscribe.logs"
 EMIT_LOG = "publish_subscribe/emit_log.py"
@@ -173,7 +173,8 @@ def test_a_durable_subscriber_misses_nothing(environ: dict[str, str], channel: B
     assert before == list(range(len(before)))
     assert after == list(range(after[0], 200))
     assert after[0] <= len(before), f"{after[0] - len(before)} logs are missing"
-    assert take(channel, ARCHIVE, 0) == []
+    # Stopped between showing a log and acknowledging it, it would get that one again.
+    assert [body for _properties, body in take_all(channel, ARCHIVE)] in ([], [b"199"])
 
 
 def test_subscribers_of_one_name_share_the_logs(environ: dict[str, str], channel: BlockingChannel) -> None:

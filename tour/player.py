@@ -10,7 +10,7 @@ import queue
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -199,12 +199,10 @@ class Player:
         terminal.printed(what)
         return Printed(terminal.label, what)
 
-    def kill(self, command: Command) -> None:
-        """Note whose program ``command`` is about to kill."""
-        for number in command.victims:
-            victim = self._terminals[number]
-            if victim.code is None:
-                victim.stopped, victim.killed = command.text, command.merciless
+    def owner(self, pid: int, command: Command) -> Terminal | None:
+        """The terminal among the victims of ``command`` whose program has this process id."""
+        victims = [self._terminals[number] for number in command.victims]
+        return next((victim for victim in victims if victim.process and victim.process.owns(pid)), None)
 
     def others(self, than: Terminal) -> list[Terminal]:
         """The other terminals of the scenario."""
@@ -256,7 +254,7 @@ class _Turn:
         yield Typed(terminal.label, text)
         terminal.started()
         yield from self.player.pump(0)
-        self.player.kill(command)
+        self.kill(command, text)
         try:
             self.player.start(terminal, text)
         except CommandError as error:
@@ -266,6 +264,14 @@ class _Turn:
         """The prompt must be back before anything can be typed."""
         if self.terminal.process is not None and not self.terminal.done:
             yield from self.ended(None)
+
+    def kill(self, command: Command, text: str) -> None:
+        """Note whose program ``command`` is about to kill, and see to it that it is one that was started here."""
+        for pid in replace(command, text=text).kills:
+            victim = self.player.owner(int(pid), command)
+            if victim is None:
+                raise self.mismatch(f"cannot do this: {text} (the program has ended)")
+            victim.stopped, victim.killed = text, command.merciless
 
     def press(self, press: Press) -> Iterator[Event]:
         terminal = self.terminal

@@ -93,6 +93,12 @@ class Process:
                 resource.prlimit(self._popen.pid, resource.RLIMIT_CORE, (0, 0))
         self._signal(_SIGNALS[key])
 
+    def owns(self, pid: int) -> bool:
+        """Whether this is the id of the command, or of one of its children, and it still runs."""
+        with self._lock, suppress(ProcessLookupError, PermissionError):
+            return not self._reaped and os.getpgid(pid) == self._popen.pid
+        return False
+
     def kill(self) -> None:
         """End it and its children at once, and wait until they are gone."""
         self._signal(signal.SIGKILL)

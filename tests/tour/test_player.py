@@ -508,7 +508,8 @@ def test_a_program_that_ends_by_itself_before_it_is_killed(folder: Path) -> None
     comment = r"<!-- varies: 4711 ~ \d+ -->" + "\n"
     first = comment + block("$ python say.py 999999999\n4711", "1: worker")
     report = red(folder, first + block("$ python say.py a\na\n$ kill -9 4711", "2"))
-    assert report.splitlines()[0].startswith("work_queue/README.md:11: terminal 2 ")
+    told = "terminal 2 cannot do this: kill -9 999999999 (the program has ended)"
+    assert report.splitlines()[0] == f"work_queue/README.md:10: {told}"
     assert "Before that, terminal 1 (worker) ended by itself (exit code 0); it printed:\n    999999999" in report
 
 

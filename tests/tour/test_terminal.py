@@ -115,6 +115,16 @@ def test_quit_kills_at_once_and_leaves_no_core(tmp_path: Path, started: list[Wat
     assert [path.name for path in tmp_path.iterdir()] == ["sleeper.py"]
 
 
+def test_which_processes_are_its_own(tmp_path: Path, started: list[Watched]) -> None:
+    started.append(Watched("echo $$ && sleep 60 & echo $! && wait", tmp_path))
+    pids = {int(started[0].told.get(timeout=LIMIT)) for _ in range(2)}
+    process = started[0].process
+    assert all(process.owns(pid) for pid in pids)
+    assert not process.owns(os.getpid())
+    process.kill()
+    assert not any(process.owns(pid) for pid in pids)
+
+
 def test_what_it_leaves_behind_is_killed(tmp_path: Path, started: list[Watched]) -> None:
     started.append(Watched("sleep 60 & echo $!", tmp_path))
     pid, code = started[0].rest()

@@ -187,9 +187,10 @@ def test_the_tasks_of_killed_workers_are_all_done(environ: dict[str, str], chann
             assert worker.wait() < 0
         # It may take RabbitMQ a moment to see that the worker is gone; then all of them are ready again.
         wait_until(lambda: ready(channel) == 20)
-    again = []
+    again: list[tuple[int, bool]] = []
     for method, _properties, body in channel.consume(QUEUE, auto_ack=True, inactivity_timeout=30):
         assert method is not None, again
+        assert body is not None
         again.append((int(body.rstrip(b".")), method.redelivered))
         if len(again) == 20:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import struct
 import subprocess
@@ -23,13 +24,23 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common import messages
 from common.config import Settings
-from common.connection import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, VhostNotFound, connect
-from common.consumer import Answer, Outcome, consume
-from common.declaring import DeclaringChannel
-from common.errors import BadMessage, CannotWork, Failure
+from common.connection import connect
+from common.errors import BadMessage
 from common.management import Management
-from common.messages import Message
-from common.publisher import Publisher
+from robust_pika import (
+    Answer,
+    ConnectionFailure,
+    DeclaringChannel,
+    Hooks,
+    Message,
+    OnError,
+    Outcome,
+    Publisher,
+    RobustPikaError,
+    StopConsuming,
+    consume,
+)
+from robust_pika.errors import BrokerUnavailable, DeclaredOtherwise, VhostNotFound
 from tests.support.proxy import Proxy
 
 QUEUE = "tasks"
@@ -104,7 +115,7 @@ class Running:
         self.stop.set()
         self.future.result(seconds)
 
-    def fails(self, kind: type[Failure]) -> None:
+    def fails(self, kind: type[RobustPikaError]) -> None:
         """Wait until it raises ``kind``, which is then no failure of the test any more."""
         with pytest.raises(kind):
             self.future.result(LIMIT)
@@ -251,7 +262,7 @@ def test_no_bound_is_refused(bounds: dict[str, int]) -> None:
         consume("tests", Settings(), declare, lambda _message: Outcome.ACK, **bounds)  # type: ignore[arg-type]
 
 
-def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outcomes(settings: Settings, logged: list[str]) -> None:
     """Fast ones and refused ones mixed, so that a multiple acknowledgement could swallow what it must not."""
 
     def handler(message: Message) -> Outcome:
@@ -271,24 +282,130 @@ def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Non
 
     seen: list[str] = []
     fill(settings, numbers(100))
-    with consuming(settings, handler):
+    with consuming(settings, handler, on_error=OnError.REJECT):
         eventually(lambda: len(seen) >= 110)
     assert Counter(seen) == Counter(numbers(100) + numbers(100)[9::10])
     rejected = [number for number in numbers(100) if number[-1] in "3567"]
     assert sorted(drain(settings, DEAD_LETTERS, 40)) == sorted(rejected)
     assert drain(settings, QUEUE, 0) == []
-    told = capsys.readouterr().err.splitlines()
-    # A handler that says REJECT knows why; the others are told, one line each.
-    assert sorted(told) == sorted(
-        f" [!] message {number} rejected: {why}"
+    # A handler that returns REJECT knows why; of the others the log has one line each.
+    assert sorted(logged) == sorted(
+        line
         for number in rejected
-        for last, why in (
-            ("5", "the body has\\ntwo lines"),
-            ("6", f"KeyError: ({number}, '{'x' * 1000}"[:300]),
-            ("7", "the handler returned None instead of an Outcome"),
+        for last, line in (
+            ("5", f"message {number} rejected: the body has\ntwo lines"),
+            ("6", failed(number, f"KeyError: ({number}, '{'x' * 1000}"[:310])),
+            ("7", failed(number, "TypeError: the handler returned None instead of an Outcome or an Answer")),
         )
         if number[-1] == last
     )
+
+
+def failed(number: str, why: str) -> str:
+    return f"the handler failed on message {number} with {why}; the message is rejected"
+
+
+def test_a_handler_that_fails_is_tried_again_with_a_growing_pause(settings: Settings, logged: list[str]) -> None:
+    """By default a bug costs no message; here the queue's delivery limit of 3 ends it."""
+    times: list[float] = []
+
+    def handler(_message: Message) -> Outcome:
+        times.append(time.monotonic())
+        raise ZeroDivisionError("a bug")
+
+    fill(settings, ["1"])
+    with consuming(settings, handler):
+        assert eventually(lambda: drained(settings)) == ["1"]
+    assert len(times) == 4
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert all(pause >= expected for pause, expected in zip(pauses, (0.1, 0.2, 0.4), strict=True)), pauses
+    assert [line.rpartition(" in ")[2] for line in logged] == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
+
+
+def drained(settings: Settings) -> list[str]:
+    return drain(settings, DEAD_LETTERS, 1) if depth(settings, DEAD_LETTERS) else []
+
+
+def test_a_bug_does_not_empty_the_queue(settings: Settings) -> None:
+    """Hundred messages and a handler that always fails: after a second nearly all are still there."""
+
+    def handler(_message: Message) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    fill(settings, numbers(100))
+    with consuming(settings, handler):
+        time.sleep(1.0)  # what is counted is what happens in a given time
+    assert depth(settings, DEAD_LETTERS) <= 4
+    eventually(lambda: depth(settings) + depth(settings, DEAD_LETTERS) == 100)
+
+
+def test_a_handler_that_fails_can_stop_the_consumer(settings: Settings) -> None:
+    fill(settings, ["1", "2"])
+
+    def handler(_message: Message) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(consume, "tests", settings, declare, handler, on_error=OnError.STOP)
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            future.result(LIMIT)
+    assert sorted(drain(settings, QUEUE, 2)) == ["1", "2"]
+
+
+def test_the_traceback_of_a_handler_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(_message: Message) -> Outcome:
+        return {}["not there"]  # type: ignore[return-value]
+
+    fill(settings, ["1"])
+    with consuming(settings, handler, on_error=OnError.REJECT):
+        eventually(lambda: depth(settings, DEAD_LETTERS) == 1)
+    [record] = [record for record in caplog.records if record.name == "robust_pika"]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is KeyError
+
+
+class Counts(Hooks):
+    """Sums of what the hooks are called with."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self.held = -1
+
+    def delivered(self, count: int) -> None:
+        self.sums["delivered"] += count
+
+    def acknowledged(self, count: int) -> None:
+        self.sums["acknowledged"] += count
+
+    def rejected(self, count: int) -> None:
+        self.sums["rejected"] += count
+
+    def requeued(self, count: int) -> None:
+        self.sums["requeued"] += count
+
+    def reconnected(self) -> None:
+        self.sums["reconnected"] += 1
+
+    def in_flight(self, count: int) -> None:
+        self.held = count
+
+
+def test_hooks_count_what_happens(settings: Settings, management: Management) -> None:
+    def handler(message: Message) -> Outcome:
+        number = int(message.text())
+        if number == 3 and not message.redelivered:
+            return Outcome.REQUEUE
+        return Outcome.REJECT if number == 7 else Outcome.ACK
+
+    counts = Counts()
+    fill(settings, numbers(10))
+    with consuming(settings, handler, hooks=counts) as running:
+        eventually(lambda: counts.sums["delivered"] == 11 and counts.held == 0)
+        assert counts.sums == {"delivered": 11, "acknowledged": 9, "rejected": 1, "requeued": 1}
+        [connection] = eventually(lambda: [found for found in management.connections() if found.label == "tests"])
+        management.close_connection(connection.name, "a test")
+        eventually(lambda: running.began(2))
+    assert counts.sums["reconnected"] == 1
 
 
 def test_leaving_the_program_in_a_handler_gives_the_message_back(settings: Settings) -> None:
@@ -338,7 +455,7 @@ def test_a_message_that_pika_cannot_read_is_stopped_by_the_delivery_limit(settin
     [pytest.param(False, True, id="busy", marks=pytest.mark.long), pytest.param(True, False, id="stopping")],
 )
 def test_heartbeats_go_on_while_a_handler_works(
-    settings: Settings, stopping: bool, busy: bool, capsys: pytest.CaptureFixture[str]
+    settings: Settings, stopping: bool, busy: bool, logged: list[str]
 ) -> None:
     fill(settings, ["long"])
     work = 4.0  # RabbitMQ hangs up after 3 s without a heartbeat
@@ -361,7 +478,7 @@ def test_heartbeats_go_on_while_a_handler_works(
         eventually(lambda: seen)
     assert seen == ["long"]
     assert len(running.ready) == 1
-    assert capsys.readouterr().err == ""
+    assert logged == []
     assert drain(settings, QUEUE, 0) == []
 
 
@@ -369,7 +486,7 @@ def test_heartbeats_go_on_while_a_handler_works(
 
 
 def test_a_connection_closed_by_an_operator_is_replaced(
-    settings: Settings, management: Management, capsys: pytest.CaptureFixture[str]
+    settings: Settings, management: Management, logged: list[str]
 ) -> None:
     fill(settings, numbers(5))
     gate = Gate()
@@ -383,14 +500,14 @@ def test_a_connection_closed_by_an_operator_is_replaced(
     # The one in hand was not acknowledged any more, so it came again; no other did.
     assert Counter(message.text() for message in gate.done) == Counter([*numbers(5), gate.began[0].text()])
     assert drain(settings, QUEUE, 0) == []
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "a test" in line
     assert line.endswith("; connecting again")
 
 
 @pytest.mark.parametrize("result", ["ack", "reject"])
 def test_what_was_in_hand_when_the_connection_broke_is_not_settled_on_the_new_one(
-    settings: Settings, result: str, capsys: pytest.CaptureFixture[str]
+    settings: Settings, result: str, logged: list[str]
 ) -> None:
     fill(settings, ["one", "two"])
     gate = Gate()
@@ -415,10 +532,10 @@ def test_what_was_in_hand_when_the_connection_broke_is_not_settled_on_the_new_on
     assert sorted(message.text() for message in gate.done) == ["one", "one", "two"]
     assert drain(settings, QUEUE, 0) == []
     assert drain(settings, DEAD_LETTERS, 0) == []
-    assert "told only" not in capsys.readouterr().err
+    assert "told only" not in "\n".join(logged)
 
 
-def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, logged: list[str]) -> None:
     seen: list[str] = []
 
     def handler(message: Message) -> Outcome | Answer:
@@ -434,12 +551,12 @@ def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, capsys: 
         fill(settings, ["after"])
         eventually(lambda: len(seen) == 3)
     assert seen == ["before", "before", "after"]
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "invalid expiration 'soon'" in line
     assert depth(settings) == depth(settings, DEAD_LETTERS) == 0
 
 
-def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deleted_queue_is_declared_again(settings: Settings, logged: list[str]) -> None:
     seen: list[str] = []
 
     def handler(message: Message) -> Outcome:
@@ -453,7 +570,7 @@ def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.Ca
         fill(settings, ["after"])
         eventually(lambda: seen)
     assert seen == ["after"]
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "cancelled the consumer of queue 'tasks'" in line
 
 
@@ -630,9 +747,7 @@ def test_a_stop_that_came_before_leaves_everything_on_the_queue(settings: Settin
     assert drain(settings, QUEUE, 3) == numbers(3)
 
 
-def test_a_handler_that_does_not_end_is_left_after_the_grace(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_handler_that_does_not_end_is_left_after_the_grace(settings: Settings, logged: list[str]) -> None:
     fill(settings, ["endless"])
     gate = Gate()
     with consuming(settings, gate, grace=0.3) as running:
@@ -640,7 +755,7 @@ def test_a_handler_that_does_not_end_is_left_after_the_grace(
         running.end()
         assert drain(settings, QUEUE, 1) == ["endless"]
         gate.opened.set()
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "1 not finished after 0.3 s" in line
 
 
@@ -679,7 +794,7 @@ def test_consumers_in_order_hand_over_between_two_messages(settings: Settings, p
     assert seen == list(range(1_000))
 
 
-def test_in_order_the_grace_is_a_limit_too(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_order_the_grace_is_a_limit_too(settings: Settings, logged: list[str]) -> None:
     fill(settings, ["endless", "next"])
     gate = Gate()
     with consuming(settings, gate, in_order=True, prefetch=1, grace=0.5) as running:
@@ -687,7 +802,7 @@ def test_in_order_the_grace_is_a_limit_too(settings: Settings, capsys: pytest.Ca
         running.end()
         assert drain(settings, QUEUE, 2) == ["endless", "next"]
         gate.opened.set()
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "1 not finished after 0.5 s" in line
 
 
@@ -709,8 +824,8 @@ PROGRAM = """
 import sys
 from common import console
 from common.config import Settings
-from common.consumer import Answer, Outcome, consume
-from tests.common.test_consumer import declare
+from robust_pika import Answer, Outcome, consume
+from tests.robust_pika.test_consumer import declare
 
 def handler(message):
     console.say(f"began {message.text()}")
@@ -777,9 +892,9 @@ def test_a_handler_that_cannot_work_ends_the_consumer_and_gives_the_message_back
         channel.basic_publish("", "cannot", b"one")
 
         def handle(_message: Message) -> Outcome:
-            raise CannotWork("the disk is gone")
+            raise StopConsuming("the disk is gone")
 
-        with pytest.raises(CannotWork, match=r"^the disk is gone$"):
+        with pytest.raises(StopConsuming, match=r"^the disk is gone$"):
             consume("test", settings, lambda _channel: "cannot", handle)
         assert next(channel.consume("cannot", inactivity_timeout=10))[2] == b"one"
 
@@ -804,14 +919,14 @@ def test_a_message_is_answered_and_then_acknowledged(settings: Settings) -> None
     assert sorted(drain(settings, "replies", 500)) == sorted(f"to {number}" for number in numbers(500))
 
 
-def test_an_answer_that_no_queue_takes_is_told(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_no_queue_takes_is_told(settings: Settings, logged: list[str]) -> None:
     with Publisher("tests", settings, declare=declare) as publisher:
         publisher.publish("", QUEUE, b"1", messages.properties(reply_to="nowhere"))
-    told: list[str] = []
+
     with consuming(settings, answer_to) as running:
-        eventually(lambda: told.append(capsys.readouterr().err) or "nowhere" in "".join(told))
+        eventually(lambda: "nowhere" in "".join(logged))
         assert len(running.ready) == 1
-    assert "".join(told) == " [!] the answer for queue 'nowhere' was dropped: there is no such queue any more\n"
+    assert logged == ["the answer for queue 'nowhere' was dropped: there is no such queue any more"]
     assert depth(settings) == depth(settings, DEAD_LETTERS) == 0
 
 

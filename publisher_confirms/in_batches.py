@@ -50,7 +50,9 @@ def publish(settings: Settings, count: int, batch: int = 100) -> float:
                 try:
                     channel.connection.ioloop.start()
                 except AMQPError as error:
-                    raise NotConfirmed(f"messages in doubt, {min(in_flight)} to {number}: {error}") from None
+                    raise NotConfirmed(
+                        f"{len(in_flight)} messages in doubt, from {min(in_flight)} on: {error}"
+                    ) from None
                 if refused:
                     raise NotConfirmed(f"{len(refused)} of {batch} messages refused; the first: {refused[0]}")
         return time.perf_counter() - began

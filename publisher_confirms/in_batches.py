@@ -26,9 +26,8 @@ def publish(settings: Settings, count: int, batch: int = 100) -> float:
 
     def on_answer(frame: Method[Basic.Ack | Basic.Nack]) -> None:
         tag = frame.method.delivery_tag
-        answered = {tag}
-        if frame.method.multiple:
-            answered = {earlier for earlier in in_flight if earlier <= tag}
+        # multiple: this one answer is for all messages up to the tag.
+        answered = {number for number in in_flight if number <= tag} if frame.method.multiple else {tag}
         if isinstance(frame.method, Basic.Nack):
             refused.extend(f"message {number} was nacked" for number in sorted(answered))
         in_flight.difference_update(answered)
@@ -51,7 +50,7 @@ def publish(settings: Settings, count: int, batch: int = 100) -> float:
                     channel.connection.ioloop.start()
                 except AMQPError as error:
                     raise NotConfirmed(
-                        f"{len(in_flight)} messages in doubt, from {min(in_flight)} on: {error}"
+                        f"{len(in_flight)} in doubt, from message {min(in_flight)} on: {error}"
                     ) from None
                 if refused:
                     raise NotConfirmed(f"{len(refused)} of {batch} messages refused; the first: {refused[0]}")

@@ -1,12 +1,13 @@
 """Asking over RabbitMQ: a client that any program can use which has a question for a server behind a queue.
 
-with Client("my program", Settings.load()) as client:
+with RpcClient("my program", ConnectionSettings()) as client:
     print(client.ask("rpc.requests", b"30", deadline=5).text())
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 import uuid
 from types import TracebackType
@@ -16,40 +17,26 @@ from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 from pika.spec import Basic
 
-from common import console, messages
-from common.config import Settings
-from common.connection import ConnectionFailure, explain, reach
-from common.errors import BadMessage, ExitCode, Failure
-from common.ledger import Encoded
-from common.link import Link
-from common.messages import Message, check_name
+from robust_pika._io.ledger import Encoded
+from robust_pika._io.link import Link
+from robust_pika.connecting import reach_amqp
+from robust_pika.errors import (
+    BadMessage,
+    CallRefused,
+    ConnectionFailure,
+    NoReply,
+    NoServer,
+    RobustPikaError,
+    ServerError,
+)
+from robust_pika.explaining import explain
+from robust_pika.messages import Message, check_name
+from robust_pika.settings import ConnectionSettings
+
+log = logging.getLogger("robust_pika")
 
 REPLIES = "amq.rabbitmq.reply-to"
 """No queue, though it is consumed like one: RabbitMQ hands a reply straight to the channel that has asked."""
-
-
-class NoServer(Failure):
-    """Nobody has declared the queue of requests: told at once."""
-
-    exit_code = ExitCode.UNROUTABLE
-
-
-class NoReply(Failure):
-    """The deadline has passed. The request may have been done all the same."""
-
-    exit_code = ExitCode.NOT_CONFIRMED
-
-
-class ServerError(Failure):
-    """The server's reply is an error."""
-
-    exit_code = ExitCode.DATA
-
-
-class Refused(Failure):
-    """RabbitMQ does not take the request."""
-
-    exit_code = ExitCode.ACCESS
 
 
 class Call:
@@ -71,7 +58,7 @@ class Call:
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.reply: Message | None = None
-        self.error: Failure | None = None
+        self.error: RobustPikaError | None = None
 
     @property
     def done(self) -> bool:
@@ -87,7 +74,7 @@ class Call:
     def properties(self) -> Encoded:
         """Of the request, if it is sent now."""
         return Encoded(
-            messages.properties(
+            BasicProperties(
                 reply_to=REPLIES,
                 correlation_id=self.id,
                 message_id=f"{self.client}-{self.id}",
@@ -99,7 +86,7 @@ class Call:
         )
 
 
-class Client:
+class RpcClient:
     """Any number of calls in flight on one connection; for one thread.
 
     ``send`` asks, ``wait`` takes the reply, ``ask`` does both. When the connection breaks, the client connects again
@@ -109,7 +96,7 @@ class Client:
     Raises a readable ConnectionFailure if it cannot connect at first.
     """
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: ConnectionSettings) -> None:
         self.dropped = 0
         """Replies that no call waited for: too late, or a second time."""
         self._name = name
@@ -120,7 +107,7 @@ class Client:
         self._wanted: Call | None = None  # by who waits for it just now
         self._link = self._open(settings.connect_timeout)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> RpcClient:
         return self
 
     def __exit__(
@@ -169,7 +156,7 @@ class Client:
         return call.reply
 
     def _open(self, seconds: float) -> Link:
-        return reach(self._name, self._settings, self._linked, deadline=seconds)
+        return reach_amqp(self._name, self._settings, self._linked, deadline=seconds)
 
     def _linked(self, choice: ConnectionParameters) -> Link:
         link = Link(choice)
@@ -197,13 +184,13 @@ class Client:
             properties = message.properties
         except BadMessage as failure:
             self.dropped += 1
-            console.warn(f"a reply was dropped: {failure}")
+            log.warning(f"a reply was dropped: {failure}")
             return
         call = self._waiting.pop(properties.correlation_id or "", None)
         if call is None:
             self.dropped += 1
             what = f"a reply to call {properties.correlation_id}" if properties.correlation_id else "a reply without id"
-            console.warn(f"{what} was dropped: no call waits for it")
+            log.warning(f"{what} was dropped: no call waits for it")
         elif properties.type == "error":
             call.error = ServerError(f"the server says: {message.body.decode('utf-8', 'replace')}")
         else:
@@ -220,7 +207,7 @@ class Client:
         if self._wanted and self._wanted.done:
             self._link.stop()
 
-    def _fail(self, call: Call, failure: Failure) -> None:
+    def _fail(self, call: Call, failure: RobustPikaError) -> None:
         self._waiting.pop(call.id, None)
         call.error = failure
 
@@ -234,7 +221,7 @@ class Client:
             self._fail(call, gone)
             return
         unanswered = [waiting for waiting in self._waiting.values() if waiting.left > 0]
-        console.warn(f"{failure}; connected again, calls asked again: {len(unanswered)}")
+        log.warning(f"{failure}; connected again, calls asked again: {len(unanswered)}")
         for waiting in unanswered:
             self._link.outgoing.add(waiting)
         self._flush(max(0.0, call.left))
@@ -243,4 +230,4 @@ class Client:
         """RabbitMQ closed the channel over a request, and does not say which. Asked again, it would do so again."""
         self._link.close()
         for waiting in list(self._waiting.values()):
-            self._fail(waiting, Refused("RabbitMQ refused a request: this user may not publish, or it is too large"))
+            self._fail(waiting, CallRefused("RabbitMQ refused a request: no permission to publish, or it is too large"))

@@ -13,7 +13,7 @@ from pika.connection import Connection
 from pika.exceptions import ChannelClosedByClient, ConnectionClosedByClient
 
 from common.config import Settings
-from common.connection import connect, parameters
+from common.connection import connect
 from common.errors import ExitCode, Failure
 
 
@@ -30,6 +30,7 @@ def open_channel(name: str, settings: Settings) -> Iterator[Channel]:
     # A SelectConnection would take one more function to say that the queue is there.
     with connect(name, settings) as waiting:
         topology.declare(waiting.channel())
+        parameters = waiting.parameters
     opened: list[Channel] = []
 
     def on_open(connection: Connection) -> None:
@@ -47,7 +48,7 @@ def open_channel(name: str, settings: Settings) -> Iterator[Channel]:
             raise reason
 
     connection = pika.SelectConnection(
-        parameters(name, settings)[0],
+        parameters,
         on_open_callback=on_open,
         on_open_error_callback=on_end,
         on_close_callback=on_end,

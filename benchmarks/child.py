@@ -18,9 +18,9 @@ from benchmarks import publishers
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.messages import Message
-from common.publisher import Publisher
+from robust_pika.consumer import Outcome, consume
+from robust_pika.messages import Message
+from robust_pika.publisher import Publisher
 
 
 def publish(settings: Settings, queue: str, count: str) -> None:

@@ -19,9 +19,9 @@ from pika.spec import Basic
 from benchmarks.publishers import stream_port, url
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
-from common.messages import Message
+from robust_pika.consumer import Outcome, consume
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.messages import Message
 
 
 def ours(settings: Settings, queue: str, count: int, prefetch: int, threads: int = 1, *, stream: bool = False) -> float:

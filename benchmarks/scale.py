@@ -15,11 +15,12 @@ from benchmarks import publishers
 from benchmarks.measure import Contender, Goal, Lab, figure
 from benchmarks.publishing import BODY
 from common import console
-from common.connection import ConnectionFailure, connect
-from common.consumer import Outcome, consume
+from common.connection import connect
 from common.management import Management
-from common.messages import Message
-from common.publisher import Publisher
+from robust_pika.consumer import Outcome, consume
+from robust_pika.errors import ConnectionFailure
+from robust_pika.messages import Message
+from robust_pika.publisher import Publisher
 
 WAIT = 0.1
 """Seconds that a task waits: for a web service, say."""

@@ -32,7 +32,8 @@ from tenacity import (
 
 from common import console
 from common.config import Settings, SettingsError
-from common.errors import CannotWork, ExitCode, came_of_an_interrupt
+from common.errors import ExitCode, came_of_an_interrupt
+from robust_pika.errors import StopConsuming
 
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 """What a DATABASE_URL may begin with, and SQLAlchemy's name for it."""
@@ -43,7 +44,7 @@ ANSWER_SECONDS = 5
 Result = TypeVar("Result")
 
 
-class DatabaseUnavailable(CannotWork):
+class DatabaseUnavailable(StopConsuming):
     """The database is gone, locked, or not what it was; the text is one line, without the password."""
 
     exit_code = ExitCode.UNAVAILABLE

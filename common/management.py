@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote
 import httpx
 
 from common.config import Settings
-from common.connection import tls_context
 from common.errors import ExitCode, Failure
+from robust_pika.connecting import tls_context
 
 Json = dict[str, Any]
 

@@ -14,11 +14,11 @@ from collections import Counter, deque
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.errors import ExitCode, Failure
-from common.messages import Message
-from common.publisher import Confirmation, Publisher
+from robust_pika.consumer import Outcome, consume
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.messages import Message
+from robust_pika.publisher import Confirmation, Publisher
 
 CATCH_UP = 120.0
 """Seconds that what is confirmed may take to come, after the last message was sent."""

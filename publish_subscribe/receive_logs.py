@@ -10,12 +10,12 @@ import re
 import time
 
 import topology
+from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.messages import Message
 
 

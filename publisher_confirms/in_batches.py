@@ -7,10 +7,10 @@ python publisher_confirms/in_batches.py --batch 10
 import time
 
 import topology
+from common.publisher import Publisher
 
 from common import console, messages
 from common.config import Settings
-from common.publisher import Publisher
 
 
 def publish(settings: Settings, count: int, batch: int = 100) -> float:

@@ -7,10 +7,10 @@ python publisher_confirms/pipelined.py --window 100     at most 100 messages unc
 import time
 
 import topology
+from common.publisher import Publisher
 
 from common import console, messages
 from common.config import Settings
-from common.publisher import Publisher
 
 
 def publish(settings: Settings, count: int, window: int = 1000) -> float:

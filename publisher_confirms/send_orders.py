@@ -8,12 +8,12 @@ from collections import deque
 from pathlib import Path
 
 import topology
+from common.publisher import Confirmation, DeliveryError, NotConfirmed, Publisher
 from journal import Journal, ranges
 
 from common import console, messages
 from common.config import Settings
 from common.errors import ExitCode, Failure
-from common.publisher import Confirmation, DeliveryError, NotConfirmed, Publisher
 
 
 class OrdersLeft(Failure):

@@ -5,11 +5,11 @@ python routing/receive_logs_direct.py info warning error
 """
 
 import topology
+from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.messages import Message
 
 

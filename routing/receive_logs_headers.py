@@ -6,11 +6,11 @@ python routing/receive_logs_headers.py any shop=north severity=error
 
 import labels
 import topology
+from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.messages import Message
 
 

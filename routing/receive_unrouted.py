@@ -4,10 +4,10 @@ python routing/receive_unrouted.py
 """
 
 import topology
+from common.consumer import Outcome, consume
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
 from common.messages import Message
 
 

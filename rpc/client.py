@@ -11,6 +11,8 @@ import time
 import uuid
 from types import TracebackType
 
+from common.ledger import Encoded
+from common.link import Link
 from pika import BasicProperties, ConnectionParameters, DeliveryMode
 from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
@@ -20,8 +22,6 @@ from common import console, messages
 from common.config import Settings
 from common.connection import ConnectionFailure, explain, reach
 from common.errors import BadMessage, ExitCode, Failure
-from common.ledger import Encoded
-from common.link import Link
 from common.messages import Message, check_name
 
 REPLIES = "amq.rabbitmq.reply-to"

@@ -8,10 +8,10 @@ python rpc/rpc_server.py --prefetch 100 --quiet         for many quick calls
 import time
 
 import topology
+from common.consumer import Answer, consume
 
 from common import console, messages
 from common.config import Settings
-from common.consumer import Answer, consume
 from common.errors import BadMessage
 from common.messages import Message
 

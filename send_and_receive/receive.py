@@ -4,10 +4,10 @@ python send_and_receive/receive.py
 """
 
 import topology
+from common.consumer import Outcome, consume
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
 from common.messages import Message
 
 

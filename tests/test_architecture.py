@@ -209,7 +209,7 @@ for path in sys.argv[2:]:
     print(path, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 PRELOADED = (
-    "common.consumer,common.management,common.publisher,"
+    "robust_pika.consumer,common.management,robust_pika.publisher,"
     "httpx,pika,tenacity,sqlalchemy,aio_pika,rstream,paho.mqtt.client,stomp,starlette.applications"
 )
 

@@ -4,11 +4,11 @@ python topics/receive_alarms.py
 """
 
 import topology
+from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.messages import Message
 
 

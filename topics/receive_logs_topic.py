@@ -6,11 +6,11 @@ python topics/receive_logs_topic.py '*.till.*' '#.error'   what is about a till,
 
 import keys
 import topology
+from common.consumer import Outcome, consume
+from common.declaring import DeclaringChannel
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.messages import Message
 
 

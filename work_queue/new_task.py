@@ -6,10 +6,10 @@ cat task.txt | python work_queue/new_task.py -              what comes from stan
 """
 
 import topology
+from common.publisher import Publisher
 
 from common import console, messages
 from common.config import Settings
-from common.publisher import Publisher
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ python work_queue/worker.py --seconds-per-dot 0.1    works faster
 import time
 
 import topology
+from common.consumer import Outcome, consume
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
 from common.messages import Message
 
 

@@ -15,7 +15,8 @@ from common import messages
 from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage, ExitCode
-from common.messages import MAX_BODY_BYTES, Message, encode_json, encode_text
+from common.messages import MAX_BODY_BYTES, encode_json, encode_text
+from robust_pika.messages import Message
 
 
 def message(body: bytes, **properties: Any) -> Message:

@@ -11,10 +11,10 @@ from types import TracebackType
 from common import messages
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
-from common.messages import Message
-from common.publisher import Confirmation, Publisher
+from robust_pika.consumer import Outcome, consume
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.messages import Message
+from robust_pika.publisher import Confirmation, Publisher
 from tests.drills.tally import Tally
 
 QUEUE = "drill"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pika
 import pytest
+from common.declaring import DeclaringChannel
 from pika.adapters.blocking_connection import BlockingChannel
 
 from common.connection import connect
-from common.declaring import DeclaringChannel
 from common.errors import ExitCode
 from tests.drills.brokers import Victim
 from tests.drills.tally import SECTION

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from types import TracebackType
 
 import pika
 
-from common import console
-from common.config import Settings
-from common.declaring import DeclaringChannel
-from common.errors import BadMessage, Failure
-from common.ledger import (
-    Confirmation,
-    DeliveryError,
-    Encoded,
-    Ledger,
-    Nacked,
-    NotConfirmed,
-    NotDelivered,
-    PublisherClosed,
-    Refused,
-    Returned,
-)
-from common.line import Line
-from common.messages import MAX_BODY_BYTES, check_name
+from robust_pika._io.ledger import Confirmation, Encoded, Ledger
+from robust_pika._io.line import Line
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.errors import BadMessage, NotConfirmed, PublisherClosed, RobustPikaError
+from robust_pika.hooks import Hooks
+from robust_pika.messages import MAX_BODY_BYTES, check_name
+from robust_pika.settings import ConnectionSettings
 
-__all__ = [
-    "Confirmation",
-    "DeliveryError",
-    "Nacked",
-    "NotConfirmed",
-    "NotDelivered",
-    "Publisher",
-    "PublisherClosed",
-    "Refused",
-    "Returned",
-]
+log = logging.getLogger("robust_pika")
+
+
+__all__ = ["Confirmation", "Publisher"]
 
 
 class Publisher:
@@ -65,20 +48,21 @@ class Publisher:
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        settings: ConnectionSettings,
         *,
         declare: Callable[[DeclaringChannel], object] | None = None,
         window: int = 1000,
         timeout: float = 30.0,
+        hooks: Hooks | None = None,
     ) -> None:
         if window < 1:
             raise ValueError("window must be at least 1")
         self._process = os.getpid()
         self._timeout = timeout
-        persistent = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)  # type: ignore[no-untyped-call]
+        persistent = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
         self._default_properties = Encoded(persistent)
         self._ledger = Ledger(window=window, timeout=timeout, blocked_timeout=settings.blocked_timeout)
-        self._line = Line(name, settings, self._ledger, declare)
+        self._line = Line(name, settings, self._ledger, declare, hooks or Hooks())
         self._line.start()
         try:
             self._ledger.wait_until_up()
@@ -98,10 +82,10 @@ class Publisher:
         try:
             # Ctrl-C must not take long.
             self.close(min(self._timeout, 5.0))
-        except Failure as failure:
+        except RobustPikaError as failure:
             # The error that is on its way matters more, but what it does not say must not get lost.
             if failure is not error and str(failure) != str(error):
-                console.warn(str(failure))
+                log.warning(str(failure))
 
     def publish(
         self,

@@ -13,17 +13,19 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
 from common import messages
 from common.config import Address, Settings
-from common.connection import BrokerUnavailable, connect, reach
-from common.consumer import Answer
-from common.declaring import DeclaringChannel, declaring
-from common.link import Link
+from common.connection import connect
 from common.management import Management
+from robust_pika._io.link import Link
+from robust_pika.connecting import reach_amqp
+from robust_pika.consumer import Answer
+from robust_pika.declaring import DeclaringChannel, declaring
+from robust_pika.errors import BrokerUnavailable
 from tests.support.process import wait_until
 from tests.support.queues import take
 
 
 def linked(settings: Settings) -> Link:
-    return reach("tests.link", settings, Link, deadline=0)
+    return reach_amqp("tests.link", settings, Link, deadline=0)
 
 
 @pytest.fixture

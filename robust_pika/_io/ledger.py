@@ -10,73 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 import pika
 from pika import spec
 
-from common.errors import BadMessage, ExitCode, Failure
+from robust_pika.errors import BadMessage, DeliveryError, NotConfirmed, NotDelivered, PublisherClosed, RobustPikaError
 
 WINDOW_BYTES = 64 * 1024 * 1024
 """Most bytes of bodies that are in flight at once: a window of large messages must not fill the memory."""
 
 FAILURES_KEPT = 10_000
 """Most failures that are kept for a flush that never comes."""
-
-
-class NotDelivered(Failure):
-    """One message that was not delivered; ``exchange``, ``routing_key`` and ``message_id`` tell which."""
-
-    exit_code = ExitCode.NOT_CONFIRMED
-
-    def __init__(self, message: Confirmation, why: str) -> None:
-        super().__init__(f"{message} {why}")
-        self.exchange = message.exchange
-        self.routing_key = message.routing_key
-        self.message_id = message.message_id
-
-
-class Returned(NotDelivered):
-    """No queue takes the message, which was mandatory; ``reply_text`` is the broker's reason."""
-
-    exit_code = ExitCode.UNROUTABLE
-
-    def __init__(self, message: Confirmation, reply_text: str) -> None:
-        super().__init__(message, f"was returned: no queue takes it ({reply_text})")
-        self.reply_text = reply_text
-
-
-class Nacked(NotDelivered):
-    """The broker did not take the message: a queue is full, or could not store it. Try again later."""
-
-
-class NotConfirmed(NotDelivered):
-    """The broker did not say: the message may or may not have arrived."""
-
-
-class Refused(NotDelivered):
-    """The broker closed the channel, or the connection, over this message: no such exchange, no permission, a limit."""
-
-    def __init__(self, message: Confirmation, reply_code: int, reply_text: str) -> None:
-        super().__init__(message, f"was refused: {reply_code} {reply_text}")
-        self.reply_code = reply_code
-        self.reply_text = reply_text
-        known = {403: ExitCode.ACCESS, 404: ExitCode.UNROUTABLE, 406: ExitCode.DATA}
-        self.exit_code = known.get(reply_code, ExitCode.PROTOCOL)
-
-
-class DeliveryError(Failure):
-    """What ``flush`` and ``close`` raise: ``failures`` has one NotDelivered for each message.
-
-    ``unlisted`` counts further ones, forgotten because nobody asked for a very long time.
-    """
-
-    def __init__(self, failures: Sequence[NotDelivered], unlisted: int = 0) -> None:
-        count = len(failures) + unlisted
-        kinds = ", ".join(sorted({type(failure).__name__ for failure in failures}))
-        super().__init__(str(failures[0]) if count == 1 else f"{count:,} messages ({kinds}); the first: {failures[0]}")
-        self.failures = tuple(failures)
-        self.unlisted = unlisted
-        self.exit_code = failures[0].exit_code
-
-
-class PublisherClosed(Failure):
-    """The publisher was closed before, or belongs to the process that this one was forked from."""
 
 
 class Encoded(pika.BasicProperties):
@@ -90,7 +30,7 @@ class Encoded(pika.BasicProperties):
         name = properties.message_id
         self.message_id = name.decode() if isinstance(name, bytes) else name
         try:
-            self.encoded: bytes = b"".join(properties.encode())  # type: ignore[no-untyped-call]
+            self.encoded: bytes = b"".join(properties.encode())
         except Exception as error:  # pika raises assertions, struct errors and its own, depending on the field
             raise BadMessage(f"the message's properties cannot be encoded: {error or type(error).__name__}") from None
         # They must fit into one frame, with some bytes around them.
@@ -171,7 +111,7 @@ class Ledger:
         self._blocked = False
         self._progress = 0.0  # when anything was settled last, or the connection came up
         self._closed = False
-        self._ended: Failure | None = None
+        self._ended: RobustPikaError | None = None
 
     # For the publishing threads.
 
@@ -323,7 +263,7 @@ class Ledger:
             self._outbox.clear()
             self.settle(list(self._pending), lambda message: NotConfirmed(message, f"is not confirmed: {why}"))
 
-    def end(self, failure: Failure) -> None:
+    def end(self, failure: RobustPikaError) -> None:
         """No message will be sent any more, for this reason (the first that is given counts)."""
         with self._changed:
             self._ended = self._ended or failure

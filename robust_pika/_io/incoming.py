@@ -13,7 +13,7 @@ from struct import Struct
 from pika import spec
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractStreamTransport
 
-from common.messages import Message
+from robust_pika.messages import Message
 
 # https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 2.3.5 and 4.2.6, and basic.deliver in 1.8.3.
 FRAME = Struct(">BHI")

@@ -9,7 +9,7 @@ from pika.exchange_type import ExchangeType
 from pika.frame import Method
 from pika.spec import Exchange, Queue
 
-from common.link import Link
+from robust_pika._io.link import Link
 
 Arguments = dict[str, Any] | None
 

@@ -20,7 +20,7 @@ from pika import amqp_object, frame, spec
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamProtocol, AbstractStreamTransport
 from pika.adapters.utils.selector_ioloop_adapter import AbstractSelectorIOLoop, SelectorIOServicesAdapter
 
-from common.ledger import Encoded
+from robust_pika._io.ledger import Encoded
 
 PIECE = 128 * 1024
 """Bytes that are written at once, about: a socket takes no more in one go, and pika copies what it did not take."""
@@ -140,15 +140,15 @@ class Batch:
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge the delivery with this tag; if ``multiple``, all before it, too."""
-        self._method(spec.Basic.Ack(tag, multiple))  # type: ignore[no-untyped-call]
+        self._method(spec.Basic.Ack(tag, multiple))
 
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Back to the queue, or to its dead letters."""
-        self._method(spec.Basic.Reject(tag, requeue))  # type: ignore[no-untyped-call]
+        self._method(spec.Basic.Reject(tag, requeue))
 
     def give_back(self, tag: int) -> None:
         """Back to the queue, untried. (A nack: since RabbitMQ 4.3, a reject would count as a try.)"""
-        self._method(spec.Basic.Nack(tag, requeue=True))  # type: ignore[no-untyped-call]
+        self._method(spec.Basic.Nack(tag, requeue=True))
 
     def _method(self, method: amqp_object.Method) -> None:
         self._pieces.append(frame.Method(self._channel_number, method).marshal())
@@ -169,7 +169,5 @@ class Batch:
 @lru_cache(maxsize=256)
 def publish_frame(channel_number: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """The first frame of a message, which is the same for all messages to one destination."""
-    publish = spec.Basic.Publish(  # type: ignore[no-untyped-call]
-        exchange=exchange, routing_key=routing_key, mandatory=mandatory
-    )
+    publish = spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
     return frame.Method(channel_number, publish).marshal()

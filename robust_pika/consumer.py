@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import signal
@@ -17,16 +18,25 @@ from typing import Any, NamedTuple
 
 from pika.exceptions import AMQPError
 from pika.spec import Basic, BasicProperties
-from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from common import console
-from common.config import Settings
-from common.connection import ChannelFailure, ConnectionFailure, ConsumerCancelled, NotAmqp, explain, reach
-from common.declaring import DeclaringChannel, declaring
-from common.errors import CannotWork, Failure
-from common.ledger import Encoded
-from common.link import Link
-from common.messages import Message, check_name
+from robust_pika._io.ledger import Encoded
+from robust_pika._io.link import Link
+from robust_pika.connecting import backing_off, reach_amqp
+from robust_pika.declaring import DeclaringChannel, declaring
+from robust_pika.errors import (
+    ChannelFailure,
+    ConnectionFailure,
+    ConsumerCancelled,
+    NotAmqp,
+    Reject,
+    RobustPikaError,
+    StopConsuming,
+)
+from robust_pika.explaining import explain
+from robust_pika.messages import Message, check_name
+from robust_pika.settings import ConnectionSettings
+
+log = logging.getLogger("robust_pika")
 
 STEADY_SECONDS = 10.0
 """A consumer that broke sooner than this after it began waits longer and longer before it begins again."""
@@ -73,7 +83,7 @@ Handler = Callable[[Message], Outcome | Answer]
 
 def consume(
     name: str,
-    settings: Settings,
+    settings: ConnectionSettings,
     declare: Callable[[DeclaringChannel], str],
     handler: Handler,
     *,
@@ -94,9 +104,8 @@ def consume(
 
     ``handler`` runs on one of ``threads`` threads, never on the calling one, which keeps the heartbeats going
     however long a message takes. With one thread, messages are handled in the queue's order. What it raises
-    rejects the message, with one line on standard error; CannotWork, SystemExit and KeyboardInterrupt give the message
-    back, end the consumer and are raised here. To answer a message, it returns an
-    Answer.
+    rejects the message; StopConsuming, SystemExit and KeyboardInterrupt give the message back, end the consumer and
+    are raised here. To answer a message, it returns an Answer.
 
     At most ``prefetch`` messages (``settings.prefetch`` by default) are held at once. ``exclusive`` and
     ``arguments`` are those of basic.consume.
@@ -107,7 +116,7 @@ def consume(
 
     ``in_order`` is for a queue with a single active consumer: all that was delivered is handled first, and then the
     queue is let go of. Otherwise the next consumer would begin behind what we hold, and get that afterwards; so it
-    does when the ``grace`` is over, and when a handler raises CannotWork.
+    does when the ``grace`` is over, and when a handler raises StopConsuming.
     (https://www.rabbitmq.com/docs/consumers#single-active-consumer)
 
     Raises a ConnectionFailure when trying again makes no sense or took too long; ValueError for a prefetch of 0,
@@ -179,7 +188,7 @@ class _Session:
         self.link.stop()
 
     def _tell_returned(self, _channel: object, method: Basic.Return, _properties: object, _body: bytes) -> None:
-        console.warn(f"the answer for queue {method.routing_key!r} was dropped: there is no such queue any more")
+        log.warning(f"the answer for queue {method.routing_key!r} was dropped: there is no such queue any more")
 
     def finished(self, result: _Result) -> None:
         """Take a handler's result (called on its thread)."""
@@ -245,7 +254,7 @@ class _Session:
                 outgoing.reject(tag, requeue=outcome is Outcome.REQUEUE)
                 if why:
                     # Shortened, because an error's text may quote the whole body.
-                    console.warn(f"message {message.name} rejected: {why:.300}")
+                    log.warning(f"message {message.name} rejected: {why:.300}")
             elif tag == oldest:
                 together = tag
             else:
@@ -267,7 +276,7 @@ class _Consumer:
     """One session after the other on the calling thread, and the threads that do the work."""
 
     name: str
-    settings: Settings
+    settings: ConnectionSettings
     declare: Callable[[DeclaringChannel], str]
     handler: Handler
     prefetch: int
@@ -325,12 +334,12 @@ class _Consumer:
                     outcome, answer = Outcome.ACK, result
                 else:
                     why = f"the handler returned {result!r} instead of an Outcome"
-            except CannotWork as failure:
+            except StopConsuming as failure:
                 outcome = Outcome.REQUEUE
                 if not self.stop.is_set():  # else it has given up because it was asked to
                     self.exit = failure
                     self.stop.set()
-            except Failure as failure:
+            except Reject as failure:
                 why = str(failure)
             except Exception as error:  # whatever it is, the message must not be lost and the next one must be tried
                 why = f"{type(error).__name__}: {error}"
@@ -365,20 +374,14 @@ class _Consumer:
             session.link.close()
             if broken is None:
                 return
-            console.warn(f"{broken}; connecting again")
+            log.warning(f"{broken}; connecting again")
             delay = 0.0 if time.monotonic() - began > STEADY_SECONDS else min(5.0, 2 * delay + 0.1)
             self.sleep(delay * random.random())
 
     def open(self) -> _Session | None:
         """A session that consumes; None if we were stopped while trying."""
         limit = self.settings.reconnect_timeout if self.ran_before else self.settings.connect_timeout
-        retrying = Retrying(
-            retry=retry_if_exception(self.worth_another_try),
-            stop=stop_before_delay(limit),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            sleep=self.sleep,
-            reraise=True,
-        )
+        retrying = backing_off(limit, sleep=self.sleep, retry=self.worth_another_try)
         return retrying(self.open_once)
 
     def sleep(self, seconds: float) -> None:
@@ -397,7 +400,7 @@ class _Consumer:
     def open_once(self) -> _Session | None:
         if self.stop.is_set():
             return None
-        link = reach(self.name, self.settings, Link, deadline=0)
+        link = reach_amqp(self.name, self.settings, Link, deadline=0)
         try:
             session = _Session(link, self.declare(declaring(link)), self.jobs)
             session.consume(self.prefetch, self.options)
@@ -411,7 +414,7 @@ class _Consumer:
             raise
         return session
 
-    def serve(self, session: _Session) -> Failure | None:
+    def serve(self, session: _Session) -> RobustPikaError | None:
         """Consume until stopped (None) or until something breaks (what)."""
         self.ran_before = True
         self.session = session  # before we look at `stop`: it may be set by now
@@ -441,7 +444,7 @@ class _Consumer:
         while session.unsettled and not session.link.broken and (left := self.time_left()):
             session.link.run(left)
         if session.unsettled and not session.link.broken:
-            console.warn(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
+            log.warning(f"{len(session.unsettled)} not finished after {self.grace:g} s: back to {session.queue!r}")
         session.linger()
 
     def take_jobs(self) -> list[int]:

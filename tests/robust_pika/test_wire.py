@@ -1,4 +1,4 @@
-"""The bytes of common.wire are those that pika would send, whatever the sizes, in few pieces."""
+"""The bytes of robust_pika._io.wire are those that pika would send, whatever the sizes, in few pieces."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pika import frame, spec
 from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractStreamTransport
 
-from common.ledger import Confirmation, Encoded, Ledger
-from common.wire import PIECE, Batch, Wire
+from robust_pika._io.ledger import Confirmation, Encoded, Ledger
+from robust_pika._io.wire import PIECE, Batch, Wire
 
 FRAME_MAX = 8192
 BODY_MAX = FRAME_MAX - 8

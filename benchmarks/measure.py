@@ -16,7 +16,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from robust_pika import ConnectionFailure
+from robust_pika import ConnectionFailure, RobustPikaError
 from tour.vhost import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,7 +224,7 @@ class Lab:
         """What it does in a second; None if a peer failed, which is told and is no reason to stop. Ours must not."""
         try:
             return count / contender.run(count)
-        except Failure:
+        except (Failure, RobustPikaError):
             raise
         except Exception as error:  # each library has its own
             self.skip(f"{contender.name}: it failed with {type(error).__name__}: {error}")

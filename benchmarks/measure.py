@@ -89,8 +89,8 @@ class Goal:
 class Contender:
     """``run(count)`` sends or takes so many messages and returns the seconds; ``needs`` is the module it is made of.
 
-    ``pace``, in messages per second, is what it reaches even on a slow machine. It must not get too few messages: of one
-    that has many in flight, only the first and the last round trip would be measured.
+    ``pace``, in messages per second, is what it reaches even on a slow machine. With too few
+    messages, only the first and the last round trip of a large window would be measured.
     """
 
     name: str
@@ -221,7 +221,7 @@ class Lab:
             self.tell(table, number)
 
     def rate(self, contender: Contender, count: int) -> float | None:
-        """Messages per second; None if a peer failed, which is printed and does not end the run. A failure of ours does."""
+        """Messages per second; None if a peer failed, which is printed. A failure of ours ends the run."""
         try:
             return count / contender.run(count)
         except (Failure, RobustPikaError):

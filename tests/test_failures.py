@@ -17,7 +17,7 @@ from broker.ports import Ports
 from common.config import Address, Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Finished, run_script, wait_until
 from tests.support.process import Script as Running
 from tests.support.report import Report

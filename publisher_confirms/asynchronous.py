@@ -61,7 +61,6 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--count", type=console.whole(1, 1_000_000), default=20_000, metavar="N", help="messages")
     count = parser.parse_args().count
-    console.say(f" [*] Publishing {count:,} messages, at most 1,000 in flight")
     seconds = publish(Settings.load(), count)
     console.say(f" [x] {count:,} messages confirmed, asynchronously: {count / seconds:,.0f} per second")
 

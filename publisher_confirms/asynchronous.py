@@ -18,7 +18,7 @@ from common.config import Settings
 
 def publish(settings: Settings, count: int, window: int = 1000) -> float:
     """Publish ``count`` messages, at most ``window`` of them in flight; the seconds until all are confirmed."""
-    tags = iter(range(1, count + 1))  # RabbitMQ numbers the messages of a channel in the same way.
+    tags = iter(range(1, count + 1))  # RabbitMQ numbers the messages of a channel in the same way: the delivery tags.
     in_flight: dict[int, str] = {}
     refused: list[str] = []
 

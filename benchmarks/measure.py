@@ -14,8 +14,9 @@ from typing import Any
 
 from common import console
 from common.config import Settings
-from common.connection import ConnectionFailure, connect
+from common.connection import connect
 from common.errors import Failure
+from robust_pika import ConnectionFailure
 from tour.vhost import environment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from pika import BasicProperties, DeliveryMode
 
 from common.config import Settings
 from common.connection import connect
-from common.publisher import Publisher
+from robust_pika import Publisher
 
 GATHERED = 500
 """Messages that are awaited together with aio-pika."""
@@ -23,7 +23,7 @@ GATHERED = 500
 
 def persistent() -> BasicProperties:
     """The properties of a message that survives a restart of the broker."""
-    return BasicProperties(delivery_mode=DeliveryMode.Persistent)  # type: ignore[no-untyped-call]
+    return BasicProperties(delivery_mode=DeliveryMode.Persistent)
 
 
 def url(settings: Settings, scheme: str = "amqp") -> str:

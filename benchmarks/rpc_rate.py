@@ -48,7 +48,7 @@ def tutorial_server(settings: Settings) -> None:
 
     def on_request(channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         reply = str(fib(int(body)))
-        own = BasicProperties(correlation_id=properties.correlation_id)  # type: ignore[no-untyped-call]
+        own = BasicProperties(correlation_id=properties.correlation_id)
         channel.basic_publish("", properties.reply_to or "", reply.encode(), own)
         channel.basic_ack(method.delivery_tag)
 
@@ -80,7 +80,7 @@ class TutorialClient:
     def call(self, number: int) -> int:
         self.reply = None
         self.call_id = str(uuid.uuid4())
-        own = BasicProperties(reply_to=self.replies, correlation_id=self.call_id)  # type: ignore[no-untyped-call]
+        own = BasicProperties(reply_to=self.replies, correlation_id=self.call_id)
         self.channel.basic_publish("", QUEUE, str(number).encode(), own)
         while self.reply is None:
             self.connection.process_data_events(time_limit=30)

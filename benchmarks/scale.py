@@ -15,11 +15,9 @@ from benchmarks import publishers
 from benchmarks.measure import Contender, Goal, Lab, figure
 from benchmarks.publishing import BODY
 from common import console
-from common.connection import ConnectionFailure, connect
-from common.consumer import Outcome, consume
-from common.management import Management
-from common.messages import Message
-from common.publisher import Publisher
+from common.connection import connect
+from extras.management import Management
+from robust_pika import ConnectionFailure, Message, Outcome, Publisher, consume
 
 WAIT = 0.1
 """Seconds that a task waits: for a web service, say."""

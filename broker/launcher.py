@@ -25,10 +25,11 @@ from broker.packages import InstallFailure, install
 from broker.ports import Ports, is_listening, is_taken
 from broker.server import find_server, shared_plugins
 from common.config import ENV_FILE, Settings, SettingsError
-from common.connection import AccessRefused, VhostNotFound, connect, server_version
+from common.connection import connect, server_version
 from common.console import say, warn
 from common.errors import ExitCode, Failure
-from common.management import Management, ManagementFailure
+from extras.management import Management, ManagementFailure
+from robust_pika.errors import AccessRefused, VhostNotFound
 
 DIRECTORY = Path(__file__).resolve().parent.parent / ".broker"
 BOOT_TIMEOUT = 60.0

@@ -24,8 +24,9 @@ from broker.epmd import Epmd
 from broker.ports import Ports, is_listening
 from broker.server import Server, find_server
 from common.config import Address, Settings
-from common.connection import AccessRefused, ConnectionFailure, VhostNotFound, connect
+from common.connection import connect
 from common.errors import ExitCode, Failure
+from robust_pika.errors import AccessRefused, ConnectionFailure, VhostNotFound
 
 CONFIGURATION = Path(__file__).with_name("rabbitmq.conf")
 START_TIMEOUT = 120.0

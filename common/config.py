@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
 from common.errors import ExitCode, Failure
+from robust_pika.errors import InvalidSettings
+from robust_pika.settings import AMQP_PORTS, Address, ConnectionSettings, Tls, addresses
 
-AMQP_URL = re.compile(r"(?i)(?P<scheme>amqps?)://(?P<authority>[^/?#]*)(?:/(?P<path>[^?#]*))?")
+__all__ = ["AMQP_PORTS", "OTHER_PORTS", "Address", "Settings", "SettingsError", "Tls", "beside", "port_field"]
+
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 DATABASE_FILE = ENV_FILE.with_name(".database.sqlite")
-AMQP_PORTS = (5672, 5671)
-"""RabbitMQ's own port without TLS and with it; so below."""
 OTHER_PORTS = {
     "RABBITMQ_STREAM_PORT": (5552, 5551),
     "RABBITMQ_MQTT_PORT": (1883, 8883),
@@ -26,6 +27,7 @@ OTHER_PORTS = {
     "RABBITMQ_WEB_STOMP_PORT": (15674, 15673),
     "RABBITMQ_WEB_MQTT_PORT": (15675, 15676),
 }
+"""RabbitMQ's ports for other protocols, without TLS and with it."""
 
 
 class SettingsError(Failure):
@@ -34,61 +36,20 @@ class SettingsError(Failure):
     exit_code = ExitCode.CONFIG
 
 
-@dataclass(frozen=True)
-class Address:
-    """One broker's host name and port."""
+@dataclass(frozen=True, repr=False)
+class Settings(ConnectionSettings):
+    """Everything that a script needs to know of its environment. The defaults are those of ``.env.example``.
 
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Paths of PEM files; without ``ca_file`` the system's authorities are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything a script needs to know about its surroundings. The defaults are those of ``.env.example``.
-
-    Times are in seconds; ``prefetch`` is in messages. The ports are those of the other protocols, on the same hosts
-    as ``addresses`` and with TLS if ``tls`` is set. ``repr`` leaves the password out.
+    The ports are those of the other protocols, on the same hosts as ``addresses`` and with TLS if ``tls`` is set.
     """
 
-    addresses: tuple[Address, ...] = (Address("localhost", 5672),)
-    user: str = "guest"
-    password: str = "guest"
-    vhost: str = "/"
-    tls: Tls | None = None
     stream_port: int = 5552
     mqtt_port: int = 1883
     stomp_port: int = 61613
     web_stomp_port: int = 15674
     web_mqtt_port: int = 15675
     management_url: str = "http://localhost:15672"
-    heartbeat: int = 60
-    prefetch: int = 100
-    connect_timeout: float = 5.0
-    reconnect_timeout: float = 300.0
-    blocked_timeout: float = 300.0
     database_url: str = f"sqlite:///{DATABASE_FILE}"
-
-    def __repr__(self) -> str:
-        return f"Settings({self.url})"
-
-    @property
-    def url(self) -> str:
-        """The address as an AMQP URL without the password, for messages and logs."""
-        scheme = "amqps" if self.tls else "amqp"
-        hosts = ",".join(map(str, self.addresses))
-        return f"{scheme}://{quote(self.user, safe='')}@{hosts}/{quote(self.vhost, safe='')}"
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, env_file: Path | None = ENV_FILE) -> Settings:
@@ -125,40 +86,15 @@ class _Reader:
 
     def settings(self) -> Settings:
         default = Settings()
-        tls = self.boolean("RABBITMQ_TLS", False)
-        port = self.port("RABBITMQ_PORT", 0)
-        user = self.values.get("RABBITMQ_USER", default.user)
-        password = self.values.get("RABBITMQ_PASSWORD", default.password)
-        vhost = self.values.get("RABBITMQ_VHOST", default.vhost)
-        variable, hosts = "RABBITMQ_HOST", self.values.get("RABBITMQ_HOST", "localhost")
-        if "AMQP_URL" in self.values:
-            variable = "AMQP_URL"
-            # Not urlsplit: with several hosts, newer Pythons take an IPv6 address among them for a mistake.
-            parts = AMQP_URL.match(self.values["AMQP_URL"])
-            if parts is None:
-                raise SettingsError("AMQP_URL must begin with amqp:// or amqps://, as in amqp://user:password@host/")
-            tls, port = parts["scheme"].lower() == "amqps", 0
-            credentials, _, hosts = parts["authority"].rpartition("@")
-            hosts = hosts or "localhost"
-            if credentials:
-                name, _, secret = credentials.partition(":")
-                user, password = unquote(name), unquote(secret)
-            # RabbitMQ URI specification: no path means the default vhost; "/" alone would be the empty one,
-            # which nobody has, so we read it as the default as well.
-            vhost = unquote(parts["path"] or "/")
-        port = port or AMQP_PORTS[tls]
-        addresses = tuple(self.address(variable, item, port) for item in hosts.split(",") if item.strip())
-        if not addresses:
-            raise SettingsError(f"{variable} names no host; write for example {variable}=localhost")
-        host = addresses[0].host
-        management = f"http://{f'[{host}]' if ':' in host else host}:{self.port('RABBITMQ_MANAGEMENT_PORT', 15672)}"
+        target = self.by_url(default) if "AMQP_URL" in self.values else self.by_variables(default)
+        first, tls = target["addresses"][0], target["tls"] is not None
+        if tls:
+            target["tls"] = self.tls()
+        host = f"[{first.host}]" if ":" in first.host else first.host
+        target |= self.other_ports(first.port, tls)
+        management = f"http://{host}:{self.port('RABBITMQ_MANAGEMENT_PORT', 15672)}"
         return Settings(
-            addresses=addresses,
-            user=user,
-            password=password,
-            vhost=vhost,
-            tls=self.tls() if tls else None,
-            **self.other_ports(addresses[0].port, tls),
+            **target,
             management_url=self.http_url("RABBITMQ_MANAGEMENT_URL", management),
             heartbeat=int(self.number("RABBITMQ_HEARTBEAT", default.heartbeat, 0, 65535, whole=True)),
             prefetch=int(self.number("RABBITMQ_PREFETCH", default.prefetch, 1, 2000, whole=True)),
@@ -167,6 +103,32 @@ class _Reader:
             blocked_timeout=self.number("RABBITMQ_BLOCKED_TIMEOUT", default.blocked_timeout, 0.1, 86400),
             database_url=self.values.get("DATABASE_URL", default.database_url),
         )
+
+    def by_url(self, default: Settings) -> dict[str, Any]:
+        """Where RabbitMQ is and who we are there, from AMQP_URL; the user may come from its own variables."""
+        try:
+            found = ConnectionSettings.from_url(self.values["AMQP_URL"], **self.credentials(default))
+        except InvalidSettings as error:
+            raise SettingsError(f"AMQP_URL {error}") from None
+        return {name: getattr(found, name) for name in ("addresses", "user", "password", "vhost", "tls")}
+
+    def by_variables(self, default: Settings) -> dict[str, Any]:
+        """The same from RABBITMQ_HOST and its companions."""
+        tls = self.boolean("RABBITMQ_TLS", False)
+        try:
+            found = addresses(
+                self.values.get("RABBITMQ_HOST", "localhost"), self.port("RABBITMQ_PORT", AMQP_PORTS[tls])
+            )
+        except InvalidSettings as error:
+            raise SettingsError(f"RABBITMQ_HOST {error}") from None
+        vhost = self.values.get("RABBITMQ_VHOST", default.vhost)
+        return {"addresses": found, "tls": Tls() if tls else None, "vhost": vhost, **self.credentials(default)}
+
+    def credentials(self, default: Settings) -> dict[str, str]:
+        return {
+            "user": self.values.get("RABBITMQ_USER", default.user),
+            "password": self.values.get("RABBITMQ_PASSWORD", default.password),
+        }
 
     def boolean(self, name: str, default: bool) -> bool:
         value = self.values.get(name, "").lower()
@@ -201,16 +163,6 @@ class _Reader:
             port_field(variable): self.port(variable, beside(amqp, ports[tls], usual))
             for variable, ports in OTHER_PORTS.items()
         }
-
-    def address(self, variable: str, text: str, port: int) -> Address:
-        try:
-            parts = urlsplit(f"//{text.strip()}")
-            host, own = parts.hostname, parts.port
-        except ValueError:
-            host, own = None, None
-        if not host or (own is not None and own == 0):
-            raise SettingsError(f"{variable} has a host that cannot be read: {text!r}; write host or host:port")
-        return Address(host, own or port)
 
     def http_url(self, name: str, default: str) -> str:
         value = self.values.get(name, default).rstrip("/")

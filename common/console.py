@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import math
 import os
 import signal
@@ -17,8 +18,8 @@ from pika.exceptions import AMQPError
 
 from common import messages
 from common.config import Settings
-from common.connection import explain
-from common.errors import BadMessage, ExitCode, Failure, came_of_an_interrupt
+from common.errors import BadMessage, ExitCode, Failure, RobustPikaError, came_of_an_interrupt, described
+from robust_pika.explaining import explain
 
 
 class OutputFailure(Failure):
@@ -123,11 +124,27 @@ def body_text(words: Sequence[str], default: str = "") -> str:
     return text
 
 
-def fail(failure: Failure) -> NoReturn:
+def fail(failure: Failure | RobustPikaError) -> NoReturn:
     """Say what is wrong in one line on standard error, and leave with the failure's exit code."""
+    text, code = described(failure)
     with suppress(OSError):
-        _write(sys.stderr, f"error: {printable(str(failure))}")
-    sys.exit(failure.exit_code)
+        _write(sys.stderr, f"error: {printable(text)}")
+    sys.exit(code)
+
+
+class _Lines(logging.Handler):
+    """Shows the library's log records as lines of the script, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+def show_log() -> None:
+    """Show what ``robust_pika`` logs, from WARNING on, as lines of ``warn``."""
+    log = logging.getLogger("robust_pika")
+    if not any(isinstance(handler, _Lines) for handler in log.handlers):
+        log.addHandler(_Lines(logging.WARNING))
+        log.propagate = False
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -141,6 +158,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         # A terminal that has no é shows \xe9; it is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    show_log()
     try:
         main()
     except KeyboardInterrupt:
@@ -148,7 +166,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         _drop_output()
         sys.exit(0)
-    except Failure as failure:
+    except (Failure, RobustPikaError) as failure:
         fail(failure)
     except AMQPError as error:
         fail(explain(error, Settings.load()))

@@ -14,11 +14,8 @@ from collections import Counter, deque
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
 from common.errors import ExitCode, Failure
-from common.messages import Message
-from common.publisher import Confirmation, Publisher
+from robust_pika import Confirmation, DeclaringChannel, Message, Outcome, Publisher, consume
 
 CATCH_UP = 120.0
 """Seconds that what is confirmed may take to come, after the last message was sent."""

@@ -10,8 +10,9 @@ from typing import Any
 from common import messages
 from common.config import Settings
 from common.errors import BadMessage, ExitCode, Failure
-from common.management import Management, NotFound
-from common.publisher import Publisher
+from extras.management import Management, NotFound
+from robust_pika import Publisher
+from robust_pika.messages import check_name
 
 USER = "you"
 """The name of the user who publishes for the reader; see broker_side."""
@@ -43,8 +44,8 @@ def message(request: dict[str, Any]) -> Typed:
     if not all(isinstance(value, str) for value in values):
         raise NotPublished("the form cannot be read")
     exchange, key, headers, body = map(str, values)
-    messages.check_name("name of the exchange", exchange)
-    messages.check_name("routing key", key)
+    check_name("name of the exchange", exchange)
+    check_name("routing key", key)
     if not body:
         raise NotPublished("the body is empty; give it at least one character")
     if len(body.encode("utf-8", "surrogatepass")) > MOST_BYTES:

@@ -23,9 +23,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from common.config import Settings
-from common.connection import connect, explain
+from common.connection import connect
 from common.errors import Failure
-from common.management import Management
+from extras.management import Management
+from robust_pika.explaining import explain
 
 OWN = "playground.firehose."
 """How the names of our queues begin."""

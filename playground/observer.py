@@ -17,10 +17,11 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPChannelError, AMQPError
 
 from common.config import Settings
-from common.connection import connect, explain
+from common.connection import connect
 from common.errors import Failure
-from common.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
+from extras.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
 from playground.firehose import OWN
+from robust_pika.explaining import explain
 
 _EVERY = 0.4
 _EVERY_BUSY = 1.5

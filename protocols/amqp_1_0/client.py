@@ -12,9 +12,11 @@ from pika import exceptions as pika_exceptions
 
 from common import console
 from common.config import Address, Settings
-from common.connection import BrokerUnavailable, ChannelFailure, ConnectionFailure, connect, explain, require
+from common.connection import connect, require
 from common.errors import Failure
-from common.optional import packages_for
+from extras.optional import packages_for
+from robust_pika.errors import BrokerUnavailable, ChannelFailure, ConnectionFailure
+from robust_pika.explaining import explain
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import (

@@ -12,12 +12,13 @@ from types import FrameType
 
 import client
 import topology
+from pika import BasicProperties
 
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from common.messages import BasicProperties, Message
-from common.optional import packages_for
+from extras.optional import packages_for
+from robust_pika.messages import Message
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import AddressHelper, Event

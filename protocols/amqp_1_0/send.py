@@ -13,8 +13,8 @@ import topology
 
 from common import console, messages
 from common.config import Settings
-from common.connection import NotRouted, NotTaken
-from common.optional import packages_for
+from extras.optional import packages_for
+from robust_pika.errors import NotRouted, NotTaken
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import AddressHelper, AmqpMessageRejectedException, Message, Publisher

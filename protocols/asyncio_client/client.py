@@ -10,9 +10,12 @@ from pika import exceptions as pika_exceptions
 
 from common import console
 from common.config import Address, Settings
-from common.connection import BrokerUnavailable, NotRouted, NotTaken, connect, explain, tls_context
+from common.connection import connect
 from common.errors import Failure
-from common.optional import packages_for
+from extras.optional import packages_for
+from robust_pika.connecting import tls_context
+from robust_pika.errors import BrokerUnavailable, NotRouted, NotTaken
+from robust_pika.explaining import explain
 
 with packages_for(__file__):
     from aio_pika import connect_robust

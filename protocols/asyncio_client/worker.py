@@ -9,13 +9,14 @@ import asyncio
 
 import client
 import topology
+from pika import BasicProperties
 
 from common import console
 from common.config import Settings
-from common.consumer import LINGER_SECONDS
 from common.errors import BadMessage
-from common.messages import BasicProperties, Message
-from common.optional import packages_for
+from extras.optional import packages_for
+from robust_pika._io.session import LINGER_SECONDS
+from robust_pika.messages import Message
 
 with packages_for(__file__):
     from aio_pika.abc import AbstractIncomingMessage

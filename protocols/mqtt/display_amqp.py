@@ -10,8 +10,8 @@ import topology
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
-from common.messages import Message
+from robust_pika.consumer import Outcome, consume
+from robust_pika.messages import Message
 
 
 def work(message: Message) -> Outcome:

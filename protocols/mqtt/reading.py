@@ -8,7 +8,7 @@ from pika import BasicProperties
 
 from common import messages
 from common.errors import BadMessage
-from common.messages import Message
+from robust_pika.messages import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 MQTT's own clients declare nothing. RabbitMQ makes a queue for each subscriber, named mqtt-subscription-<client id>qos1.
 """
 
-from common.declaring import DeclaringChannel
+from robust_pika.declaring import DeclaringChannel
 
 EXCHANGE = "amq.topic"
 QUEUE = "mqtt.readings"

@@ -20,7 +20,11 @@ from types import FrameType
 
 from common import console
 from common.config import Address, Settings
-from common.connection import (
+from common.errors import ExitCode
+from extras.optional import packages_for
+from robust_pika._io.session import LINGER_SECONDS
+from robust_pika.connecting import tls_context
+from robust_pika.errors import (
     AccessRefused,
     BrokerUnavailable,
     ChannelFailure,
@@ -28,11 +32,7 @@ from common.connection import (
     HostNotFound,
     NotTaken,
     TlsFailure,
-    tls_context,
 )
-from common.consumer import LINGER_SECONDS
-from common.errors import ExitCode
-from common.optional import packages_for
 
 with packages_for(__file__):
     from stomp import Connection12, ConnectionListener

@@ -10,13 +10,14 @@ import time
 
 import client
 import topology
+from pika import BasicProperties
 
 from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
-from common.messages import BasicProperties, Message
-from common.optional import packages_for
+from extras.optional import packages_for
+from robust_pika.messages import Message
 
 with packages_for(__file__):
     from stomp.utils import Frame

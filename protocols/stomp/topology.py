@@ -3,7 +3,7 @@
 So every script declares it with AMQP, and STOMP uses it by /amq/queue/NAME, which takes a queue as it is.
 """
 
-from common.declaring import DeclaringChannel
+from robust_pika.declaring import DeclaringChannel
 
 QUEUE = "stomp.orders"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"

@@ -19,17 +19,17 @@ import place
 
 from common import console
 from common.config import Address, Settings
-from common.connection import (
+from common.errors import ExitCode, Failure
+from extras.optional import packages_for
+from robust_pika.connecting import tls_context
+from robust_pika.errors import (
     AccessRefused,
     BrokerUnavailable,
     ConnectionFailure,
     HostNotFound,
     TlsFailure,
     VhostNotFound,
-    tls_context,
 )
-from common.errors import ExitCode, Failure
-from common.optional import packages_for
 
 with packages_for(__file__):
     from rstream import (

@@ -20,11 +20,11 @@ import topology
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
 from common.errors import Failure
-from common.messages import Message
-from common.optional import packages_for
-from common.publisher import Publisher
+from extras.optional import packages_for
+from robust_pika.consumer import Outcome, consume
+from robust_pika.messages import Message
+from robust_pika.publisher import Publisher
 
 with packages_for(__file__):
     from rstream import ConfirmationStatus, Consumer, MessageContext, Producer

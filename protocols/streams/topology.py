@@ -2,7 +2,7 @@
 
 import zlib
 
-from common.declaring import DeclaringChannel
+from robust_pika.declaring import DeclaringChannel
 
 SALES = "streams.sales"
 RECENT = "streams.recent"

@@ -13,7 +13,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
-from common.publisher import Nacked, Publisher
+from robust_pika.errors import Nacked
+from robust_pika.publisher import Publisher
 
 READINGS = 500
 LIMIT = 30.0

@@ -14,9 +14,9 @@ import topology
 from common import console, messages
 from common.config import Settings
 from common.connection import Connection, connect
-from common.declaring import DeclaringChannel
 from common.errors import Failure
-from common.publisher import Publisher
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.publisher import Publisher
 
 QUEUE = f"{topology.READINGS}.measured"
 PREFETCHES = (1, 10, 100, 1000)

@@ -13,7 +13,8 @@ import topology
 
 from common import console, messages
 from common.config import Settings
-from common.publisher import Confirmation, Nacked, Publisher
+from robust_pika.errors import Nacked
+from robust_pika.publisher import Confirmation, Publisher
 
 PAUSE = 0.05
 """Seconds to wait before a refused reading is sent again."""

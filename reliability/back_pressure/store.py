@@ -11,9 +11,9 @@ import topology
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
 from common.errors import BadMessage
-from common.messages import Message
+from robust_pika.consumer import Outcome, consume
+from robust_pika.messages import Message
 
 EVERY = 100
 

@@ -17,8 +17,8 @@ from pika.exceptions import NackError, UnroutableError
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.consumer import LINGER_SECONDS
 from common.errors import ExitCode, Failure
+from robust_pika._io.session import LINGER_SECONDS
 
 
 class NotReplayed(Failure):

@@ -14,9 +14,9 @@ from journal import Journal
 
 from common import console
 from common.config import Settings
-from common.consumer import Outcome, consume
 from common.errors import BadMessage
-from common.messages import Message
+from robust_pika.consumer import Outcome, consume
+from robust_pika.messages import Message
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from common.errors import CannotWork, ExitCode, Failure
+from common.errors import ExitCode, Failure
+from robust_pika.errors import StopConsuming
 
 
 class BadJournal(Failure):
@@ -16,7 +17,7 @@ class BadJournal(Failure):
     exit_code = ExitCode.DATA
 
 
-class JournalGone(CannotWork):
+class JournalGone(StopConsuming):
     """What was booked can no longer be noted."""
 
     exit_code = ExitCode.OUTPUT

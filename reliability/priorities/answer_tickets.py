@@ -13,9 +13,9 @@ import topology
 from common import console
 from common.config import Settings
 from common.connection import connect, server_version
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
-from common.messages import Message
+from robust_pika.consumer import Outcome, consume
+from robust_pika.declaring import DeclaringChannel
+from robust_pika.messages import Message
 
 
 def main() -> None:

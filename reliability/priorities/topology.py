@@ -1,6 +1,6 @@
 """The two queues of tickets, one of either kind, and the dead letters of both."""
 
-from common.declaring import DeclaringChannel
+from robust_pika.declaring import DeclaringChannel
 
 CLASSIC = "priorities.tickets.classic"
 QUORUM = "priorities.tickets.quorum"

@@ -10,9 +10,10 @@ import time
 import store
 import topology
 
-from common import console, database, messages
+from common import console, messages
 from common.config import Settings
-from common.publisher import Publisher
+from extras import database
+from robust_pika.publisher import Publisher
 
 
 def main() -> None:

@@ -11,9 +11,11 @@ import store
 import topology
 from sqlalchemy import Row
 
-from common import console, database, messages
+from common import console, messages
 from common.config import Settings
-from common.publisher import DeliveryError, Publisher
+from extras import database
+from robust_pika.errors import DeliveryError
+from robust_pika.publisher import Publisher
 
 BATCH = 100
 """Messages that are sent, and taken out of the outbox, together."""

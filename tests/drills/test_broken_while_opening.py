@@ -8,7 +8,8 @@ from dataclasses import replace
 from pika.exceptions import AMQPError
 
 from common.config import Settings
-from common.connection import ConnectionFailure, connect
+from common.connection import connect
+from robust_pika import ConnectionFailure
 from tests.drills.tally import SECTION
 from tests.support.proxy import Proxy
 from tests.support.report import Report

@@ -11,10 +11,7 @@ from types import TracebackType
 from common import messages
 from common.config import Settings
 from common.connection import connect
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
-from common.messages import Message
-from common.publisher import Confirmation, Publisher
+from robust_pika import Confirmation, DeclaringChannel, Message, Outcome, Publisher, consume
 from tests.drills.tally import Tally
 
 QUEUE = "drill"

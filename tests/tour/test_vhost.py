@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.config import Address, Settings, Tls
-from common.connection import VhostNotFound, connect
+from common.connection import connect
+from robust_pika.errors import VhostNotFound
 from tour.vhost import environment, fresh_vhost
 
 

@@ -19,7 +19,7 @@ from common.connection import Channel, connect
 from robust_pika import ConnectionFailure
 from robust_pika.explaining import explain
 
-PAUSES = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
+PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
 """Seconds, at most, before each further attempt."""
 
 

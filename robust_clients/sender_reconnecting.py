@@ -15,8 +15,7 @@ from pika.exceptions import AMQPError
 from common import console, messages
 from common.config import Settings
 from common.connection import Channel, connect
-from robust_pika import ConnectionFailure
-from robust_pika.explaining import explain
+from robust_pika import ConnectionFailure, explaining
 
 PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
 """Seconds, at most, before each further attempt."""
@@ -52,7 +51,7 @@ def main() -> None:
         except (AMQPError, ConnectionFailure) as error:
             if (pause := next(pauses, None)) is None:
                 raise
-            console.warn(f"{explain(error, settings)}; connecting again")
+            console.warn(f"{explaining.explain(error, settings)}; connecting again")
             time.sleep(random.uniform(0, pause))
     console.say(f" [x] {total} orders are confirmed")
 

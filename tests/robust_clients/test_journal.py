@@ -168,7 +168,7 @@ def test_two_programs_do_not_share_a_journal(journal: Path, environ: dict[str, s
     with Script("robust_clients/send_orders.py", str(journal), "--count=1000000", environ=environ) as sender:
         sender.expect("Order 1000 is confirmed")
         for script in ("send_orders", "check_orders"):
-            told(run(script, str(journal), environ=environ), ExitCode.DATA, "in use by another program")
+            told(run(script, str(journal), environ=environ), ExitCode.DATA, "another program uses it")
         # Stopped in good order: what was in flight is confirmed, and noted.
         sender.interrupt()
         assert sender.wait() == 0

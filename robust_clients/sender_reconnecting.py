@@ -35,20 +35,23 @@ def send(channel: Channel, unconfirmed: deque[int]) -> None:
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--count", type=console.whole(1, 1_000_000), default=8000, metavar="N", help="orders")
+    parser.add_argument("--count", type=console.whole(1, 1_000_000), default=5000, metavar="N", help="orders")
     total = parser.parse_args().count
-    settings, pauses = Settings.load(), iter(PAUSES[:0])
+    settings = Settings.load()
+    pauses = iter(PAUSES[:0])  # Until one order is confirmed, the first failure is the last.
     unconfirmed = deque(range(1, total + 1))
     while unconfirmed:
+        before = len(unconfirmed)
         try:
             with connect("robust_clients/sender_reconnecting.py", settings) as connection:
                 channel = connection.channel()
                 topology.declare_orders(channel)
                 channel.confirm_delivery()
                 console.say(f" [*] Orders to send: {unconfirmed[0]} to {total}")
-                pauses = iter(PAUSES)
                 send(channel, unconfirmed)
         except (AMQPError, ConnectionFailure) as error:
+            if len(unconfirmed) < before:
+                pauses = iter(PAUSES)
             if (pause := next(pauses, None)) is None:
                 raise
             console.warn(f"{explaining.explain(error, settings)}; connecting again")

@@ -2,7 +2,7 @@
 
 Its pairs are sender_reconnecting.py and sender.py; start one of those first, and wait for its end.
 
-python robust_clients/count_orders.py 5000     so many orders must be there
+python robust_clients/count_orders.py 5000     there must be orders 1 to 5000
 """
 
 import topology

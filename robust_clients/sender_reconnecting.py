@@ -1,12 +1,11 @@
-"""Send numbered orders; those that a broken connection leaves unconfirmed are sent again. Its pair is count_orders.py.
+"""Send numbered orders; one that a broken connection leaves unconfirmed is sent again. Its pair is count_orders.py.
 
 python robust_clients/sender_reconnecting.py
-python robust_clients/sender_reconnecting.py --count 100
+python robust_clients/sender_reconnecting.py --seconds 3     for three seconds; else for ten
 """
 
 import random
 import time
-from collections import deque
 
 import pika
 import topology
@@ -21,42 +20,40 @@ PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
 """Seconds, at most, before each further attempt."""
 
 
-def send(channel: Channel, unconfirmed: deque[int]) -> None:
-    while unconfirmed:
-        order = unconfirmed[0]
-        # The order has the same id each time it is sent, so that a consumer can tell that it comes again.
-        properties = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent, message_id=f"order-{order}")
-        channel.basic_publish("", topology.ORDERS, messages.encode_text(str(order)), properties, mandatory=True)
-        # Only now: RabbitMQ has confirmed it.
-        unconfirmed.popleft()
-        if order % 10 == 0:
-            time.sleep(0.01)  # Without pauses, all would be sent before you could cut the connection.
+def publish(channel: Channel, order: int) -> None:
+    # The order has the same id each time it is sent, so that a consumer can tell that it comes again.
+    properties = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent, message_id=f"order-{order}")
+    channel.basic_publish("", topology.ORDERS, messages.encode_text(str(order)), properties, mandatory=True)
 
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--count", type=console.whole(1, 1_000_000), default=5000, metavar="N", help="orders")
-    total = parser.parse_args().count
+    parser.add_argument("--seconds", type=console.seconds, default=10.0, metavar="S", help="how long to send")
+    end = time.monotonic() + parser.parse_args().seconds
     settings = Settings.load()
     pauses = iter(PAUSES[:0])  # Until one order is confirmed, the first failure is the last.
-    unconfirmed = deque(range(1, total + 1))
-    while unconfirmed:
-        before = len(unconfirmed)
+    confirmed, in_doubt = 0, False
+    while in_doubt or time.monotonic() < end:
+        before = confirmed
         try:
             with connect("robust_clients/sender_reconnecting.py", settings) as connection:
                 channel = connection.channel()
                 topology.declare_orders(channel)
                 channel.confirm_delivery()
-                console.say(f" [*] Orders to send: {unconfirmed[0]} to {total}")
-                send(channel, unconfirmed)
+                console.say(f" [*] Sending orders from {confirmed + 1} on")
+                while in_doubt or time.monotonic() < end:
+                    in_doubt = True
+                    publish(channel, confirmed + 1)
+                    # Only now: RabbitMQ has confirmed it.
+                    confirmed, in_doubt = confirmed + 1, False
         except (AMQPError, ConnectionFailure) as error:
-            if len(unconfirmed) < before:
+            if confirmed > before:
                 pauses = iter(PAUSES)
             if (pause := next(pauses, None)) is None:
                 raise
             console.warn(f"{explaining.explain(error, settings)}; connecting again")
             time.sleep(random.uniform(0, pause))
-    console.say(f" [x] {total} orders are confirmed")
+    console.say(f" [x] {confirmed} orders are confirmed")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python robust_clients/send_orders.py shop.journal
 python robust_clients/send_orders.py shop.journal --count 50000
 """
 
+import os
 from collections import deque
 from pathlib import Path
 
@@ -31,10 +32,9 @@ def note_confirmed(in_flight: deque[tuple[int, Confirmation]], journal: Journal)
 
 def send(numbers: list[int], journal: Journal) -> None:
     in_flight: deque[tuple[int, Confirmation]] = deque()
-    name = "robust_clients/send_orders.py"
     try:
-        with Publisher(name, Settings.load(), declare=topology.declare_orders) as publisher:
-            console.say(f" [*] Orders to send: {ranges(numbers)}. To exit press CTRL+C")
+        with Publisher("robust_clients/send_orders.py", Settings.load(), declare=topology.declare_orders) as publisher:
+            console.say(f" [*] Sender {os.getpid()} sends orders {ranges(numbers)}. To exit press CTRL+C")
             for number in numbers:
                 # Before it is sent: should we die now, the journal says that RabbitMQ may have this order.
                 journal.note("sent", number)

@@ -13,7 +13,7 @@ import pytest
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.drills.brokers import Victim
 from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy

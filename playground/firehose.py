@@ -25,7 +25,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure, RobustPikaError
-from common.management import Management
+from extras.management import Management
 from playground.broker_side import what_is_wrong
 
 OWN = "playground.firehose."

@@ -19,7 +19,7 @@ from pika.exceptions import AMQPChannelError, AMQPError
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure, RobustPikaError
-from common.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
+from extras.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
 from playground.broker_side import what_is_wrong
 from playground.firehose import OWN
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from common import console
 from common.config import Settings
 from common.errors import ExitCode, Failure
-from common.management import Management, NotFound
+from extras.management import Management, NotFound
 
 LIMIT = 10.0
 """Seconds to wait for one: RabbitMQ shows a new connection after up to five."""

@@ -7,10 +7,10 @@ import os
 import time
 
 import topology
-from robust_pika import Message, Outcome, consume
 
 from common import console
 from common.config import Settings
+from robust_pika import Message, Outcome, consume
 
 
 def work(message: Message) -> Outcome:

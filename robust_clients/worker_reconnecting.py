@@ -16,10 +16,9 @@ from pika.spec import Basic, BasicProperties
 from common import console, messages
 from common.config import Settings
 from common.connection import Channel, connect
-from robust_pika import ConnectionFailure
-from robust_pika.explaining import explain
+from robust_pika import ConnectionFailure, explaining
 
-PAUSES = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
+PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
 """Seconds, at most, before each further attempt."""
 
 
@@ -57,7 +56,7 @@ def main() -> None:
             except (AMQPError, ConnectionFailure) as error:
                 if (pause := next(pauses, None)) is None:
                     raise
-                console.warn(f"{explain(error, settings)}; connecting again")
+                console.warn(f"{explaining.explain(error, settings)}; connecting again")
                 # At random, so that a thousand workers do not come back at the same moment.
                 time.sleep(random.uniform(0, pause))
 

@@ -17,10 +17,9 @@ from pika.spec import Basic, BasicProperties
 from common import console, messages
 from common.config import Settings
 from common.connection import Channel, connect
-from robust_pika import ConnectionFailure
-from robust_pika.explaining import explain
+from robust_pika import ConnectionFailure, explaining
 
-PAUSES = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
+PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 4, 4, 4, 4, 4, 4)
 
 
 def work(body: bytes) -> None:
@@ -43,8 +42,7 @@ def main() -> None:
     console.parser(__doc__).parse_args()
     settings, stops, pauses = Settings.load(), list[int](), iter(PAUSES[:0])
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Only noted: an exception could come in the middle of pika's work.
-        signal.signal(number, lambda signum, _frame: stops.append(signum))
+        signal.signal(number, lambda signum, _frame: stops.append(signum))  # An exception could interrupt pika.
     with ThreadPoolExecutor(max_workers=1) as worker:
         while not stops:
             try:
@@ -53,18 +51,18 @@ def main() -> None:
                     channel.basic_qos(prefetch_count=1)
                     channel.basic_consume(topology.declare(channel), partial(begin, worker))
                     console.say(f" [*] Worker {os.getpid()} waits for tasks. To exit press CTRL+C")
-                    pauses, settled = iter(PAUSES), list[bool]()
+                    pauses = iter(PAUSES)
                     while channel.is_open and not stops:
                         connection.process_data_events(time_limit=1)
                     channel.stop_consuming()  # no further task
-                    # The thread does this after the task in hand, and the main thread after settle().
-                    worker.submit(connection.add_callback_threadsafe, partial(settled.append, True))
-                    while not settled:
+                    # The thread does this after the task in hand, and so the main thread does it after settle().
+                    worker.submit(connection.add_callback_threadsafe, channel.close)
+                    while channel.is_open:
                         connection.process_data_events(time_limit=1)
             except (AMQPError, ConnectionFailure) as error:
                 if (pause := next(pauses, None)) is None:
                     raise
-                console.warn(f"{explain(error, settings)}; connecting again")
+                console.warn(f"{explaining.explain(error, settings)}; connecting again")
                 time.sleep(random.uniform(0, pause))
 
 

@@ -272,7 +272,7 @@ class _Tried:
             else:
                 told = explain_socket(error, self._address, self._service) or error
         # A refusal says more than an address that cannot be reached.
-        if self._failure is None or is_transient(self._failure):
+        if self._failure is None or (is_transient(self._failure) and not is_transient(told)):
             self._failure = told
 
     def failure(self) -> BaseException:

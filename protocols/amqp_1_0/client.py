@@ -14,7 +14,7 @@ from common import console
 from common.config import Address, Settings
 from common.connection import connect, require
 from common.errors import Failure
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.errors import BrokerUnavailable, ChannelFailure, ConnectionFailure
 from robust_pika.explaining import explain
 

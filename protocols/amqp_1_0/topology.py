@@ -1,6 +1,6 @@
 """The post office of this example, declared through AMQP 1.0 itself: its management is requests and answers too."""
 
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import (

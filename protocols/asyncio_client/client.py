@@ -12,7 +12,7 @@ from common import console
 from common.config import Address, Settings
 from common.connection import connect
 from common.errors import Failure
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.connecting import tls_context
 from robust_pika.errors import BrokerUnavailable, NotRouted, NotTaken
 from robust_pika.explaining import explain

@@ -1,6 +1,6 @@
 """The queue of work_queue/, declared with aio-pika: in the same words, or RabbitMQ would refuse one of the two."""
 
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from aio_pika.abc import AbstractChannel, AbstractQueue

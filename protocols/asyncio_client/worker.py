@@ -14,7 +14,7 @@ from pika import BasicProperties
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika._io.session import LINGER_SECONDS
 from robust_pika.messages import Message
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from common import console
 from common.config import Address, Settings, SettingsError
 from common.errors import BadMessage, ExitCode
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.connecting import tls_context
 from robust_pika.errors import AccessRefused, BrokerUnavailable, ConnectionFailure, HostNotFound, NotTaken, TlsFailure
 

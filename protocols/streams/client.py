@@ -20,7 +20,7 @@ import place
 from common import console
 from common.config import Address, Settings
 from common.errors import ExitCode, Failure
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.connecting import tls_context
 from robust_pika.errors import (
     AccessRefused,

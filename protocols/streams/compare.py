@@ -21,7 +21,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.consumer import Outcome, consume
 from robust_pika.messages import Message
 from robust_pika.publisher import Publisher

@@ -12,8 +12,9 @@ import orders
 import store
 import topology
 
-from common import console, database
+from common import console
 from common.config import Settings
+from extras import database
 from robust_pika.consumer import Outcome, consume
 from robust_pika.declaring import DeclaringChannel
 from robust_pika.messages import Message

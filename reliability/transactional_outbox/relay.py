@@ -11,8 +11,9 @@ import store
 import topology
 from sqlalchemy import Row
 
-from common import console, database, messages
+from common import console, messages
 from common.config import Settings
+from extras import database
 from robust_pika.errors import DeliveryError
 from robust_pika.publisher import Publisher
 

@@ -1,6 +1,6 @@
 """Four queues for the readings of a sensor, and four answers to the question what to do when there are too many."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 READINGS = "back_pressure.readings"
 LIMIT = 100

@@ -1,6 +1,6 @@
 """The queues of this example and the exchange for what dies in them; declaring what is there already is harmless."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 ORDERS = "dead_letters.orders"
 TEMPERATURES = "dead_letters.temperatures"

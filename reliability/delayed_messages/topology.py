@@ -1,6 +1,6 @@
 """The queue of reminders, and the ladder of queues in which a reminder waits until it is due."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 REMINDERS = "delayed_messages.reminders"
 DEAD_LETTERS = f"{REMINDERS}.dead_letters"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import BadMessage
-from robust_pika.messages import Message
+from robust_pika import Message
 
 MOST = 1_000_000
 """The largest amount of one order."""

@@ -1,6 +1,6 @@
 """The queue of this example. Both ends declare it, so that either may start first; a second time does no harm."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 QUEUE = "idempotent_consumer.orders"
 DEAD_LETTERS = f"{QUEUE}.dead_letters"

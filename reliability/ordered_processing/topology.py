@@ -1,6 +1,6 @@
 """Three ways from a producer to several consumers; declaring what is there already is harmless."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 SHARED = "ordered_processing.shared"
 SINGLE = "ordered_processing.single"

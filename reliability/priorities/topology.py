@@ -1,6 +1,6 @@
 """The two queues of tickets, one of either kind, and the dead letters of both."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 CLASSIC = "priorities.tickets.classic"
 QUORUM = "priorities.tickets.quorum"

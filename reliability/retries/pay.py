@@ -18,9 +18,7 @@ from breaker import CircuitBreaker
 from common import console
 from common.config import Settings
 from common.connection import connect, server_version
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
-from robust_pika.publisher import Publisher
+from robust_pika import Message, Outcome, Publisher, consume
 
 DELAYED_RETRY = (4, 3, 1)
 """The first RabbitMQ that keeps back what is rejected. Older ones ignore the arguments, so only the version tells."""

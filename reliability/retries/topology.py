@@ -1,6 +1,6 @@
 """The queue of payments, the queues in which a payment waits for its next attempt, and the dead letters."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 PAYMENTS = "retries.payments"
 DEAD_LETTERS = f"{PAYMENTS}.dead_letters"

@@ -12,7 +12,7 @@ import topology
 
 from common import console, database, messages
 from common.config import Settings
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ from sqlalchemy import Row
 
 from common import console, database, messages
 from common.config import Settings
-from robust_pika.errors import DeliveryError
-from robust_pika.publisher import Publisher
+from robust_pika import DeliveryError, Publisher
 
 BATCH = 100
 """Messages that are sent, and taken out of the outbox, together."""

@@ -1,6 +1,6 @@
 """The exchange and the queue of this example; declaring what is there already is harmless."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 EXCHANGE = "transactional_outbox.orders"
 QUEUE = "transactional_outbox.received"

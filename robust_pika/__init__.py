@@ -4,7 +4,7 @@ import logging
 
 from robust_pika.connecting import Channel, Connection, connect, reach, reach_async
 from robust_pika.consumer import Answer, Outcome, consume
-from robust_pika.declaring import DeclaringChannel
+from robust_pika.declaring import DeclaringChannel, declare_queue
 from robust_pika.errors import (
     BadMessage,
     ConnectionFailure,
@@ -52,6 +52,7 @@ __all__ = [
     "Tls",
     "connect",
     "consume",
+    "declare_queue",
     "reach",
     "reach_async",
 ]

@@ -37,7 +37,10 @@ def main() -> None:
 
     def book(message: Message) -> Outcome:
         match message.json():
-            case {"account": str(account), "number": int(number)}:
+            # (True is an int, to Python.)
+            case {"account": str(account), "number": int(number)} if (
+                account and account.isprintable() and number is not True
+            ):
                 pass
             case _:
                 raise BadMessage('the body is no movement, such as {"account": "ada", "number": 1}')

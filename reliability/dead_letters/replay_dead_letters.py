@@ -54,7 +54,7 @@ def main() -> None:
             if done == arguments.limit:
                 break
             method, properties, body = channel.basic_get(queue)
-            if method is None:
+            if method is None or properties is None or body is None:
                 break
             died = next(iter(deaths.deaths(properties)), None)
             if not wanted(died, properties, arguments):

@@ -7,6 +7,7 @@ python reliability/ordered_processing/book.py partition-2 bank.journal   works a
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import topology
@@ -15,11 +16,11 @@ from journal import Journal
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from robust_pika import Message, Outcome, consume
+from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 
 def main() -> None:
-    ways = {
+    ways: dict[str, Callable[[DeclaringChannel], str]] = {
         "shared": topology.declare_shared,
         "single": topology.declare_single,
         **{

@@ -6,6 +6,7 @@ python reliability/transactional_outbox/relay.py --pause 60    time to kill it w
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import store
 import topology
@@ -27,7 +28,7 @@ def main() -> None:
     settings = Settings.load()
     engine = database.open_engine(settings, store.TABLES)
 
-    def send(rows: Sequence[Row]) -> list[Row]:
+    def send(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
         """Publish them; return those that RabbitMQ has confirmed."""
         sent = []
         for row in rows:

@@ -74,6 +74,7 @@ def test_what_is_rejected_or_expires_is_a_dead_letter_too(channel: BlockingChann
     put(channel, "brief", b"late")
     put(channel, QUEUE, b"wrong")
     method, _properties, _body = channel.basic_get(QUEUE)
+    assert method is not None
     channel.basic_reject(method.delivery_tag, requeue=False)
     found = {body: properties.headers["x-first-death-reason"] for properties, body in take(channel, DEAD, 2)}
     assert found == {b"late": "expired", b"wrong": "rejected"}

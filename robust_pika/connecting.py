@@ -218,7 +218,7 @@ async def reach_async(
 
 
 def backing_off(
-    limit: float,
+    limit: float | Callable[[], float],
     *,
     sleep: Callable[[float], None] = time.sleep,
     retry: Callable[[BaseException], bool] | None = None,
@@ -228,8 +228,13 @@ def backing_off(
 
     (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)
     """
+
+    def spent(state: RetryCallState) -> bool:
+        seconds = limit() if callable(limit) else limit
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= seconds
+
     return Retrying(
-        stop=stop_before_delay(limit),
+        stop=spent,
         wait=wait_random_exponential(multiplier=0.1, max=5),
         retry=retry_if_exception(retry or is_transient),
         before_sleep=before_sleep,

@@ -13,6 +13,7 @@ from robust_pika._io.ledger import Confirmation, Encoded, Ledger
 from robust_pika._io.line import Line
 from robust_pika.declaring import DeclaringChannel
 from robust_pika.errors import BadMessage, NotConfirmed, PublisherClosed, RobustPikaError
+from robust_pika.hooks import Hooks
 from robust_pika.messages import MAX_BODY_BYTES, check_name
 from robust_pika.settings import ConnectionSettings
 
@@ -52,6 +53,7 @@ class Publisher:
         declare: Callable[[DeclaringChannel], object] | None = None,
         window: int = 1000,
         timeout: float = 30.0,
+        hooks: Hooks | None = None,
     ) -> None:
         if window < 1:
             raise ValueError("window must be at least 1")
@@ -60,7 +62,7 @@ class Publisher:
         persistent = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
         self._default_properties = Encoded(persistent)
         self._ledger = Ledger(window=window, timeout=timeout, blocked_timeout=settings.blocked_timeout)
-        self._line = Line(name, settings, self._ledger, declare)
+        self._line = Line(name, settings, self._ledger, declare, hooks or Hooks())
         self._line.start()
         try:
             self._ledger.wait_until_up()

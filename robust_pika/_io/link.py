@@ -1,4 +1,4 @@
-"""A connection for one thread that does the I/O itself: nothing is sent or received but while it says so."""
+"""A connection for one thread that does the I/O itself: nothing is sent or received unless it calls ``run``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ GOODBYE = 5.0
 
 
 class Link:
-    """One connection with one channel. All that comes, its callbacks included, comes while ``run`` runs.
+    """One connection with one channel. All that comes, callbacks included, comes while ``run`` runs.
 
-    pika's BlockingConnection would do, were it not for what it costs to send: it hands over the frames of a message one
-    by one, and waits each time until they are gone. What is put into ``outgoing`` here goes out in one piece.
+    pika's BlockingConnection would do, but for what sending costs: it hands over the frames of a message one by one,
+    and waits each time until they are gone. What is put into ``outgoing`` here goes out in one piece.
 
-    Raises pika's error if it cannot be had.
+    ``consuming`` says whether deliveries will come. Raises pika's error if the connection cannot be opened.
     """
 
-    def __init__(self, choice: ConnectionParameters) -> None:
+    outgoing: Batch
+    """What goes out with the next ``run``, or when it is flushed inside of one."""
+
+    def __init__(self, choice: ConnectionParameters, *, consuming: bool = True) -> None:
         self.broken: BaseException | None = None
         """Why the connection or its channel has ended."""
         self._opened: Channel | None = None
@@ -35,23 +38,22 @@ class Link:
         self._stopped = True
         self._loop = IOLoop()
         self._loop.activate_poller()
-        self._wire = Wire(self._loop, lambda protocol: Incoming(protocol, self._on_delivery, self._on_data))
-        self._connection = SelectConnection(
+        between = (lambda protocol: Incoming(protocol, self._on_delivery, self._on_data)) if consuming else None
+        self._wire = Wire(self._loop, between)
+        self.connection = SelectConnection(
             choice,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_closed,
             on_close_callback=self._on_closed,
             custom_ioloop=self._wire,
         )
-        self._run()  # until it is open or broken: pika has time limits of its own for this
-        if self._opened is None:
-            self.close()
-            raise self.broken or AMQPConnectionError()
-        self.channel: Channel = self._opened
-        # The limit that both sides have agreed on.
-        frame_max = self._opened.connection.params.frame_max
-        self.outgoing: Batch = Batch(self._wire, self._opened.channel_number, frame_max)
-        """What goes out with the next ``run``, or when it is flushed inside of one."""
+        self.channel = self._first_answer()
+
+    def reopen(self) -> None:
+        """Open another channel, after the broker has closed the one before. Raises pika's error."""
+        self.broken = None
+        self._on_open(self.connection)
+        self.channel = self._first_answer()
 
     def run(self, seconds: float | None = None) -> None:
         """Send and receive until ``stop``, until the link is broken, or for ``seconds``."""
@@ -61,11 +63,11 @@ class Link:
         self._run(seconds)
 
     def stop(self) -> None:
-        """Have ``run`` return, if it runs; for the callbacks inside of it."""
+        """Have ``run`` return, if it runs; for callbacks inside of it."""
         self._stopped = True
 
     def call(self, function: Callable[[], None]) -> None:
-        """Have ``function`` called while ``run`` runs, soon; from any thread. After the end it is forgotten."""
+        """Have ``function`` called soon, while ``run`` runs; from any thread. After ``close`` nothing happens."""
         self._loop.add_callback_threadsafe(function)
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
@@ -89,7 +91,7 @@ class Link:
         return answers[0]
 
     def consume(self, queue: str, take: Take, **options: object) -> str:
-        """Have ``take`` called with the tag and the Message of each delivery from ``queue``: the consumer's tag.
+        """Have ``take`` called with the tag and the Message of each delivery from ``queue``; the consumer's tag.
 
         ``options`` are those of pika's basic_consume. There can be one consumer on a link.
         """
@@ -103,16 +105,28 @@ class Link:
         transport = self._wire.transport
         return 0 if self.broken or transport is None else transport.get_write_buffer_size()
 
-    def close(self) -> None:
-        """Close it, if it is open."""
-        if self._connection.is_open:
+    def close(self, seconds: float = GOODBYE) -> None:
+        """Close it, if it is open; waits for ``seconds`` at most."""
+        if self.connection.is_open:
             if self._opened is not None:
                 self.outgoing.flush()
-            self._connection.close()
-            self._run(GOODBYE)
+            self.connection.close()
+            self._run(seconds)
         self.broken = self.broken or AMQPConnectionError()
         self._loop.deactivate_poller()
         self._loop.close()
+
+    def _first_answer(self) -> Channel:
+        """Run until the channel is open or the link is broken; pika has time limits of its own for this."""
+        self._opened = None
+        self._run()
+        if self._opened is None:
+            self.close()
+            raise self.broken or AMQPConnectionError()
+        # The limit that both sides have agreed on.
+        frame_max = self._opened.connection.params.frame_max
+        self.outgoing = Batch(self._wire, self._opened.channel_number, frame_max)
+        return self._opened
 
     def _run(self, seconds: float | None = None) -> None:
         timer = None if seconds is None else self._loop.call_later(max(0.0, seconds), self.stop)
@@ -129,8 +143,8 @@ class Link:
             self._take(tag, message)
 
     def _on_data(self) -> None:
-        # By this number pika's heartbeats know that RabbitMQ is there, and it counts what comes to pika alone.
-        self._connection.bytes_received += 1
+        # By this number pika's heartbeats know that RabbitMQ is there; pika itself counts only what it sees.
+        self.connection.bytes_received += 1
 
     def _on_open(self, connection: SelectConnection) -> None:
         connection.channel(on_open_callback=self._on_channel_open)
@@ -143,14 +157,15 @@ class Link:
     def _on_channel_closed(self, _channel: Channel, reason: BaseException) -> None:
         self.broken = self.broken or reason
         # Otherwise the end of the connection is on its way, and comes next.
-        if self._connection.is_open:
+        if self.connection.is_open:
             self.stop()
 
     def _on_closed(self, _connection: SelectConnection, reason: BaseException) -> None:
+        # The channel's end, if there was one before, is not why this connection ended.
         self.broken = self.broken or reason
         self.stop()
 
 
 def _never(*_delivery: object) -> None:
-    """What pika would call with a delivery, were it to see one."""
+    """What pika would call with a delivery; Incoming has taken it out of the stream before."""
     raise AssertionError("deliveries do not come this way")

@@ -17,7 +17,7 @@ from pika import exceptions
 
 from common.config import Address, Settings, SettingsError, Tls
 from common.connection import connect, require, server_version
-from common.errors import ExitCode, Unsupported
+from common.errors import ExitCode, Unsupported, described
 from common.management import Management
 from robust_pika.errors import (
     AccessRefused,
@@ -80,7 +80,7 @@ def test_the_version_is_that_of_the_management_api(settings: Settings, managemen
         with pytest.raises(Unsupported, match=r"streams need.* 99\.1 or later; this broker is \d+\.\d+\.\d+") as caught:
             require(connection, (99, 1), "streams need a broker that")
     assert ".".join(map(str, version)) == management.version()
-    assert caught.value.exit_code == ExitCode.UNSUPPORTED
+    assert described(caught.value)[1] == ExitCode.UNSUPPORTED
 
 
 def test_nobody_listens(settings: Settings) -> None:
@@ -89,7 +89,7 @@ def test_nobody_listens(settings: Settings) -> None:
         failure = refused(replace(settings, addresses=(address,)), deadline=1.0)
         took = time.monotonic() - began
     assert isinstance(failure, BrokerUnavailable)
-    assert failure.exit_code == ExitCode.UNAVAILABLE
+    assert described(failure)[1] == ExitCode.UNAVAILABLE
     assert str(address) in str(failure)
     assert "make broker" in str(failure)
     assert took < 4.0
@@ -141,7 +141,7 @@ def test_a_wrong_password_is_told_at_once(settings: Settings) -> None:
     assert time.monotonic() - began < 10
     assert isinstance(failure, AccessRefused)
     assert not failure.transient
-    assert failure.exit_code == ExitCode.ACCESS
+    assert described(failure)[1] == ExitCode.ACCESS
     assert repr(settings.user) in str(failure)
     assert "RABBITMQ_PASSWORD" in str(failure)
 
@@ -152,7 +152,7 @@ def test_a_missing_virtual_host_is_told_at_once(settings: Settings) -> None:
     assert time.monotonic() - began < 10
     assert isinstance(failure, VhostNotFound)
     assert not failure.transient
-    assert failure.exit_code == ExitCode.NO_VHOST
+    assert described(failure)[1] == ExitCode.NO_VHOST
     assert "'tests/none é'" in str(failure)
 
 
@@ -172,7 +172,7 @@ def test_a_user_without_permission_for_the_virtual_host(settings: Settings, mana
 def test_a_host_without_an_address(settings: Settings) -> None:
     failure = refused(replace(settings, addresses=(Address("no-such-host.invalid", 5672),)), deadline=0.5)
     assert isinstance(failure, HostNotFound)
-    assert failure.exit_code == ExitCode.NO_HOST
+    assert described(failure)[1] == ExitCode.NO_HOST
     assert "no-such-host.invalid:5672" in str(failure)
 
 
@@ -203,14 +203,14 @@ def test_something_that_never_says_a_word(settings: Settings) -> None:
         began = time.monotonic()
         failure = refused(replace(settings, addresses=(address,), connect_timeout=1.0))
         assert time.monotonic() - began < 5
-    assert failure.exit_code == ExitCode.PROTOCOL
+    assert described(failure)[1] == ExitCode.PROTOCOL
     assert "does not speak AMQP" in str(failure)
 
 
 def test_a_web_server(settings: Settings) -> None:
     port = int(settings.management_url.rpartition(":")[2])
     failure = refused(replace(settings, addresses=(Address("127.0.0.1", port),), connect_timeout=2.0))
-    assert failure.exit_code == ExitCode.PROTOCOL
+    assert described(failure)[1] == ExitCode.PROTOCOL
     assert "AMQP" in str(failure)
 
 
@@ -241,7 +241,7 @@ def test_a_queue_declared_otherwise_names_queue_and_argument(settings: Settings)
             connection.channel().queue_declare("tests.q", durable=True, arguments={"x-max-length": 2})
     failure = explain(caught.value, settings)
     assert isinstance(failure, DeclaredOtherwise)
-    assert failure.exit_code == ExitCode.DECLARED_OTHERWISE
+    assert described(failure)[1] == ExitCode.DECLARED_OTHERWISE
     assert "queue 'tests.q' exists with another 'x-max-length'" in str(failure)
 
 
@@ -262,7 +262,7 @@ def test_a_message_for_no_queue_is_not_a_broken_connection(settings: Settings) -
         with pytest.raises(exceptions.UnroutableError) as caught:
             channel.basic_publish("", "tests.none", b"x", mandatory=True)
     failure = explain(caught.value, settings)
-    assert (failure.exit_code, failure.transient) == (ExitCode.UNROUTABLE, False)
+    assert (described(failure)[1], failure.transient) == (ExitCode.UNROUTABLE, False)
     assert "no queue is bound" in str(failure)
 
 
@@ -302,7 +302,7 @@ def test_an_exchange_type_that_the_broker_does_not_have(settings: Settings, kind
     with connect("tests.connection", settings) as connection, pytest.raises(exceptions.AMQPError) as raised:
         connection.channel().exchange_declare("tests.unknown", kind)
     failure = explain(raised.value, settings)
-    assert failure.exit_code == ExitCode.UNSUPPORTED
+    assert described(failure)[1] == ExitCode.UNSUPPORTED
     assert f"has no exchanges of type {kind!r}; " in str(failure)
     assert str(failure).endswith(mend)
 
@@ -345,7 +345,7 @@ def test_tls_with_an_authority_that_nobody_knows(settings: Settings, server: Pai
         assert time.monotonic() - began < 10
     assert isinstance(failure, TlsFailure)
     assert not failure.transient
-    assert failure.exit_code == ExitCode.PROTOCOL
+    assert described(failure)[1] == ExitCode.PROTOCOL
     assert "cannot be trusted" in str(failure)
     assert "RABBITMQ_CA_FILE" in str(failure)
 
@@ -366,7 +366,7 @@ def test_tls_where_the_broker_wants_a_certificate_of_ours(
         with_own = Tls(authority.ca, client.cert, client.key)
         connect("tests.connection", over_tls(settings, proxy, with_own)).close()
         failure = refused(over_tls(settings, proxy, Tls(authority.ca)), deadline=0.5)
-    assert failure.exit_code in (ExitCode.PROTOCOL, ExitCode.UNAVAILABLE)
+    assert described(failure)[1] in (ExitCode.PROTOCOL, ExitCode.UNAVAILABLE)
 
 
 def test_tls_to_a_port_without(settings: Settings) -> None:
@@ -380,7 +380,7 @@ def test_tls_to_a_port_without(settings: Settings) -> None:
 def test_no_tls_to_a_port_with(settings: Settings, server: Pair) -> None:
     with TlsProxy(settings.addresses[0], server) as proxy:
         failure = refused(over_tls(settings, proxy, None), deadline=1.0)
-    assert failure.exit_code == ExitCode.PROTOCOL
+    assert described(failure)[1] == ExitCode.PROTOCOL
     assert "TLS" in str(failure)
 
 

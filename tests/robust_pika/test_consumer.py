@@ -252,7 +252,7 @@ def test_no_bound_is_refused(bounds: dict[str, int]) -> None:
         consume("tests", Settings(), declare, lambda _message: Outcome.ACK, **bounds)  # type: ignore[arg-type]
 
 
-def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outcomes(settings: Settings, logged: list[str]) -> None:
     """Fast ones and refused ones mixed, so that a multiple acknowledgement could swallow what it must not."""
 
     def handler(message: Message) -> Outcome:
@@ -278,10 +278,10 @@ def test_outcomes(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Non
     rejected = [number for number in numbers(100) if number[-1] in "3567"]
     assert sorted(drain(settings, DEAD_LETTERS, 40)) == sorted(rejected)
     assert drain(settings, QUEUE, 0) == []
-    told = capsys.readouterr().err.splitlines()
+    told = logged
     # A handler that says REJECT knows why; the others are told, one line each.
     assert sorted(told) == sorted(
-        f" [!] message {number} rejected: {why}"
+        f"message {number} rejected: {why}"
         for number in rejected
         for last, why in (
             ("5", "the body has\\ntwo lines"),
@@ -339,7 +339,7 @@ def test_a_message_that_pika_cannot_read_is_stopped_by_the_delivery_limit(settin
     [pytest.param(False, True, id="busy", marks=pytest.mark.long), pytest.param(True, False, id="stopping")],
 )
 def test_heartbeats_go_on_while_a_handler_works(
-    settings: Settings, stopping: bool, busy: bool, capsys: pytest.CaptureFixture[str]
+    settings: Settings, stopping: bool, busy: bool, logged: list[str]
 ) -> None:
     fill(settings, ["long"])
     work = 4.0  # RabbitMQ hangs up after 3 s without a heartbeat
@@ -362,7 +362,7 @@ def test_heartbeats_go_on_while_a_handler_works(
         eventually(lambda: seen)
     assert seen == ["long"]
     assert len(running.ready) == 1
-    assert capsys.readouterr().err == ""
+    assert logged == []
     assert drain(settings, QUEUE, 0) == []
 
 
@@ -370,7 +370,7 @@ def test_heartbeats_go_on_while_a_handler_works(
 
 
 def test_a_connection_closed_by_an_operator_is_replaced(
-    settings: Settings, management: Management, capsys: pytest.CaptureFixture[str]
+    settings: Settings, management: Management, logged: list[str]
 ) -> None:
     fill(settings, numbers(5))
     gate = Gate()
@@ -384,14 +384,14 @@ def test_a_connection_closed_by_an_operator_is_replaced(
     # The one in hand was not acknowledged any more, so it came again; no other did.
     assert Counter(message.text() for message in gate.done) == Counter([*numbers(5), gate.began[0].text()])
     assert drain(settings, QUEUE, 0) == []
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "a test" in line
     assert line.endswith("; connecting again")
 
 
 @pytest.mark.parametrize("result", ["ack", "reject"])
 def test_what_was_in_hand_when_the_connection_broke_is_not_settled_on_the_new_one(
-    settings: Settings, result: str, capsys: pytest.CaptureFixture[str]
+    settings: Settings, result: str, logged: list[str]
 ) -> None:
     fill(settings, ["one", "two"])
     gate = Gate()
@@ -416,10 +416,10 @@ def test_what_was_in_hand_when_the_connection_broke_is_not_settled_on_the_new_on
     assert sorted(message.text() for message in gate.done) == ["one", "one", "two"]
     assert drain(settings, QUEUE, 0) == []
     assert drain(settings, DEAD_LETTERS, 0) == []
-    assert "told only" not in capsys.readouterr().err
+    assert "told only" not in "\n".join(logged)
 
 
-def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, logged: list[str]) -> None:
     seen: list[str] = []
 
     def handler(message: Message) -> Outcome | Answer:
@@ -435,12 +435,12 @@ def test_a_channel_closed_by_the_broker_is_replaced(settings: Settings, capsys: 
         fill(settings, ["after"])
         eventually(lambda: len(seen) == 3)
     assert seen == ["before", "before", "after"]
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "invalid expiration 'soon'" in line
     assert depth(settings) == depth(settings, DEAD_LETTERS) == 0
 
 
-def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deleted_queue_is_declared_again(settings: Settings, logged: list[str]) -> None:
     seen: list[str] = []
 
     def handler(message: Message) -> Outcome:
@@ -454,7 +454,7 @@ def test_a_deleted_queue_is_declared_again(settings: Settings, capsys: pytest.Ca
         fill(settings, ["after"])
         eventually(lambda: seen)
     assert seen == ["after"]
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "cancelled the consumer of queue 'tasks'" in line
 
 
@@ -632,7 +632,7 @@ def test_a_stop_that_came_before_leaves_everything_on_the_queue(settings: Settin
 
 
 def test_a_handler_that_does_not_end_is_left_after_the_grace(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, logged: list[str]
 ) -> None:
     fill(settings, ["endless"])
     gate = Gate()
@@ -641,7 +641,7 @@ def test_a_handler_that_does_not_end_is_left_after_the_grace(
         running.end()
         assert drain(settings, QUEUE, 1) == ["endless"]
         gate.opened.set()
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "1 not finished after 0.3 s" in line
 
 
@@ -680,7 +680,7 @@ def test_consumers_in_order_hand_over_between_two_messages(settings: Settings, p
     assert seen == list(range(1_000))
 
 
-def test_in_order_the_grace_is_a_limit_too(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_order_the_grace_is_a_limit_too(settings: Settings, logged: list[str]) -> None:
     fill(settings, ["endless", "next"])
     gate = Gate()
     with consuming(settings, gate, in_order=True, prefetch=1, grace=0.5) as running:
@@ -688,7 +688,7 @@ def test_in_order_the_grace_is_a_limit_too(settings: Settings, capsys: pytest.Ca
         running.end()
         assert drain(settings, QUEUE, 2) == ["endless", "next"]
         gate.opened.set()
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = logged
     assert "1 not finished after 0.5 s" in line
 
 
@@ -805,14 +805,14 @@ def test_a_message_is_answered_and_then_acknowledged(settings: Settings) -> None
     assert sorted(drain(settings, "replies", 500)) == sorted(f"to {number}" for number in numbers(500))
 
 
-def test_an_answer_that_no_queue_takes_is_told(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_no_queue_takes_is_told(settings: Settings, logged: list[str]) -> None:
     with Publisher("tests", settings, declare=declare) as publisher:
         publisher.publish("", QUEUE, b"1", messages.properties(reply_to="nowhere"))
-    told: list[str] = []
+
     with consuming(settings, answer_to) as running:
-        eventually(lambda: told.append(capsys.readouterr().err) or "nowhere" in "".join(told))
+        eventually(lambda: "nowhere" in "".join(logged))
         assert len(running.ready) == 1
-    assert "".join(told) == " [!] the answer for queue 'nowhere' was dropped: there is no such queue any more\n"
+    assert logged == ["the answer for queue 'nowhere' was dropped: there is no such queue any more"]
     assert depth(settings) == depth(settings, DEAD_LETTERS) == 0
 
 

@@ -16,7 +16,7 @@ from common.config import Address, Settings
 from common.connection import connect
 from common.management import Management
 from robust_pika._io.link import Link
-from robust_pika.connecting import reach
+from robust_pika.connecting import reach_amqp
 from robust_pika.consumer import Answer
 from robust_pika.declaring import DeclaringChannel, declaring
 from robust_pika.errors import BrokerUnavailable
@@ -25,7 +25,7 @@ from tests.support.queues import take
 
 
 def linked(settings: Settings) -> Link:
-    return reach("tests.link", settings, Link, deadline=0)
+    return reach_amqp("tests.link", settings, Link, deadline=0)
 
 
 @pytest.fixture

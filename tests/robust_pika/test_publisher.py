@@ -19,9 +19,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import messages
 from common.config import Address, Settings, Tls
 from common.connection import connect
-from common.errors import BadMessage, ExitCode, Failure
+from common.errors import BadMessage, ExitCode, described
 from common.management import Management, NotFound
-from robust_pika._io.line import INSIDE_ATTEMPTS
+from robust_pika._io.quarantine import INSIDE_ATTEMPTS
 from robust_pika.declaring import DeclaringChannel
 from robust_pika.errors import (
     BrokerUnavailable,
@@ -32,6 +32,7 @@ from robust_pika.errors import (
     PublisherClosed,
     Refused,
     Returned,
+    RobustPikaError,
     VhostNotFound,
 )
 from robust_pika.publisher import Confirmation, Publisher
@@ -153,7 +154,7 @@ def test_a_returned_message_is_named_and_the_others_are_confirmed(settings: Sett
         for confirmation in bad:
             with pytest.raises(Returned, match="312 NO_ROUTE") as failure:
                 confirmation.wait()
-            assert failure.value.exit_code is ExitCode.UNROUTABLE
+            assert described(failure.value)[1] is ExitCode.UNROUTABLE
             assert failure.value.message_id == confirmation.message_id
             assert (failure.value.exchange, failure.value.routing_key) == ("amq.direct", "nobody")
     assert len(bodies(channel)) == len(good)
@@ -172,7 +173,7 @@ def test_a_full_queue_nacks(settings: Settings, channel: BlockingChannel) -> Non
         confirmations = [publisher.publish("", "full", b"%d" % number) for number in range(100)]
     failures = failure.value.failures
     assert {type(item) for item in failures} == {Nacked}
-    assert failure.value.exit_code is ExitCode.NOT_CONFIRMED
+    assert described(failure.value)[1] is ExitCode.NOT_CONFIRMED
     accepted = [number for number, confirmation in enumerate(confirmations) if confirmation.error is None]
     # The queue may take a few more than its limit before the channel hears of it.
     assert 10 <= len(accepted) < 100
@@ -199,11 +200,11 @@ def test_leaving_the_block_raises_a_single_failure_in_its_own_words(settings: Se
     with pytest.raises(DeliveryError) as failure, Publisher("test", settings) as publisher:
         publisher.publish("", "nobody", b"x")
     assert "'nobody'" in str(failure.value)
-    assert failure.value.exit_code is ExitCode.UNROUTABLE
+    assert described(failure.value)[1] is ExitCode.UNROUTABLE
     assert "\n" not in str(failure.value)
 
 
-def test_an_error_in_the_block_is_not_masked(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_the_block_is_not_masked(settings: Settings, logged: list[str]) -> None:
     def failing() -> None:
         with Publisher("test", settings) as publisher:
             publisher.publish("", "nobody", b"x")
@@ -211,7 +212,7 @@ def test_an_error_in_the_block_is_not_masked(settings: Settings, capsys: pytest.
 
     with pytest.raises(ZeroDivisionError):
         failing()
-    assert "'nobody'" in capsys.readouterr().err
+    assert "'nobody'" in "\n".join(logged)
 
 
 def test_many_threads_share_one_publisher(settings: Settings, channel: BlockingChannel) -> None:
@@ -269,7 +270,7 @@ def test_large_bodies_are_bounded_by_their_bytes(settings: Settings, proxy: Prox
 
 
 def test_connections_closed_by_an_operator_lose_nothing(
-    settings: Settings, channel: BlockingChannel, management: Management, capsys: pytest.CaptureFixture[str]
+    settings: Settings, channel: BlockingChannel, management: Management, logged: list[str]
 ) -> None:
     done = threading.Event()
     confirmed: list[bytes] = []
@@ -309,7 +310,7 @@ def test_connections_closed_by_an_operator_lose_nothing(
     assert [body for body in confirmed if not arrived[body]] == []
     assert len(set(confirmed)) == len(confirmed)
     assert set(arrived) == set(confirmed)
-    assert "connecting again" in capsys.readouterr().err
+    assert "connecting again" in "\n".join(logged)
 
 
 def test_connections_cut_by_the_network_lose_nothing(
@@ -389,7 +390,7 @@ def test_who_waits_is_told_when_reconnecting_gives_up(settings: Settings, proxy:
                 held[number].wait()
             else:
                 publisher.publish("", QUEUE, b"y")
-        except Failure as failure:
+        except RobustPikaError as failure:
             outcomes.append(type(failure))
 
     running = threads(8, work)
@@ -417,7 +418,7 @@ def test_a_missing_exchange_fails_exactly_its_messages(settings: Settings, chann
             with pytest.raises(Refused, match="no exchange 'missing'") as failure:
                 confirmation.wait()
             assert failure.value.reply_code == 404
-            assert failure.value.exit_code is ExitCode.UNROUTABLE
+            assert described(failure.value)[1] is ExitCode.UNROUTABLE
             assert failure.value.message_id == confirmation.message_id
         publisher.publish("", QUEUE, b"after").wait()
     # Sent again after a closed channel, so perhaps twice, but all of them.
@@ -431,7 +432,7 @@ def test_what_the_broker_alone_can_refuse_is_refused_for_that_message(settings: 
         good.append(publisher.publish("", QUEUE, b"3"))
         with pytest.raises(Refused, match="user_id") as failure:
             bad.wait()
-        assert failure.value.exit_code is ExitCode.DATA
+        assert described(failure.value)[1] is ExitCode.DATA
         for confirmation in good:
             confirmation.wait()
 
@@ -556,7 +557,7 @@ def test_close_releases_a_thread_that_waits_for_room(settings: Settings, proxy: 
     def work(_number: int) -> None:
         try:
             publisher.publish("", QUEUE, b"2")
-        except Failure as failure:
+        except RobustPikaError as failure:
             outcome.append(type(failure))
 
     running = threads(1, work)

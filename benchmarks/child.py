@@ -18,9 +18,7 @@ from benchmarks import publishers
 from common import console
 from common.config import Settings
 from common.connection import connect
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
-from robust_pika.publisher import Publisher
+from robust_pika import Message, Outcome, Publisher, consume
 
 
 def publish(settings: Settings, queue: str, count: str) -> None:

@@ -19,9 +19,7 @@ from pika.spec import Basic
 from benchmarks.publishers import stream_port, url
 from common.config import Settings
 from common.connection import connect
-from robust_pika.consumer import Outcome, consume
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.messages import Message
+from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 
 def ours(settings: Settings, queue: str, count: int, prefetch: int, threads: int = 1, *, stream: bool = False) -> float:

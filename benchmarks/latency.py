@@ -15,7 +15,7 @@ from benchmarks.measure import Goal, Lab
 from benchmarks.publishers import persistent, url
 from common.config import Settings
 from common.connection import connect
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 
 OURS = "common"
 AIO_PIKA = "aio-pika"

@@ -16,7 +16,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from robust_pika.errors import ConnectionFailure
+from robust_pika import ConnectionFailure
 from tour.vhost import environment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from pika import BasicProperties, DeliveryMode
 
 from common.config import Settings
 from common.connection import connect
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 
 GATHERED = 500
 """Messages that are awaited together with aio-pika."""

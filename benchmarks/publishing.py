@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks import publishers
 from benchmarks.measure import Contender, Goal, Lab, Table
 from benchmarks.yardstick import Yardstick, compiled
-from robust_pika.errors import ConnectionFailure
+from robust_pika import ConnectionFailure
 
 BODY = b"x" * 100
 WINDOW = 1000

@@ -17,10 +17,7 @@ from benchmarks.publishing import BODY
 from common import console
 from common.connection import connect
 from common.management import Management
-from robust_pika.consumer import Outcome, consume
-from robust_pika.errors import ConnectionFailure
-from robust_pika.messages import Message
-from robust_pika.publisher import Publisher
+from robust_pika import ConnectionFailure, Message, Outcome, Publisher, consume
 
 WAIT = 0.1
 """Seconds that a task waits: for a web service, say."""

@@ -56,6 +56,7 @@ REFUSALS = {403: ExitCode.ACCESS, 404: ExitCode.UNROUTABLE, 406: ExitCode.DATA}
 """The exit code of a message that RabbitMQ refused, by its reply code; PROTOCOL for others."""
 
 HINTS: dict[type[RobustPikaError], str] = {
+    errors.InvalidSettings: "check RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE",
     errors.ConnectionRefused: "start RabbitMQ with: make broker",
     errors.HostNotFound: "check RABBITMQ_HOST or AMQP_URL",
     errors.LoginRefused: "check RABBITMQ_USER and RABBITMQ_PASSWORD or AMQP_URL",

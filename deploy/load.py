@@ -15,10 +15,7 @@ from common import console, messages
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode, Failure
-from robust_pika.consumer import Outcome, consume
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.messages import Message
-from robust_pika.publisher import Confirmation, Publisher
+from robust_pika import Confirmation, DeclaringChannel, Message, Outcome, Publisher, consume
 
 CATCH_UP = 120.0
 """Seconds that what is confirmed may take to come, after the last message was sent."""

@@ -11,8 +11,8 @@ from common import messages
 from common.config import Settings
 from common.errors import BadMessage, ExitCode, Failure
 from common.management import Management, NotFound
+from robust_pika import Publisher
 from robust_pika.messages import check_name
-from robust_pika.publisher import Publisher
 
 USER = "you"
 """The name of the user who publishes for the reader; see broker_side."""

@@ -3,7 +3,7 @@
 import logging
 
 from robust_pika.connecting import Channel, Connection, connect, reach, reach_async
-from robust_pika.consumer import Answer, Outcome, consume
+from robust_pika.consumer import consume
 from robust_pika.declaring import DeclaringChannel, declare_queue
 from robust_pika.errors import (
     BadMessage,
@@ -20,6 +20,7 @@ from robust_pika.errors import (
 )
 from robust_pika.hooks import Hooks
 from robust_pika.messages import Message
+from robust_pika.outcomes import Answer, OnError, Outcome
 from robust_pika.publisher import Confirmation, Publisher
 from robust_pika.rpc import Call, RpcClient
 from robust_pika.settings import Address, ConnectionSettings, Tls
@@ -41,6 +42,7 @@ __all__ = [
     "Nacked",
     "NotConfirmed",
     "NotDelivered",
+    "OnError",
     "Outcome",
     "Publisher",
     "Refused",

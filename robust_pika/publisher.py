@@ -150,7 +150,7 @@ class Publisher:
 
 def _checked_body(body: bytes) -> bytes:
     if not isinstance(body, (bytes, bytearray, memoryview)):
-        raise TypeError(f"body must be bytes, not {type(body).__name__}; see common.messages.encode_text")
+        raise TypeError(f"body must be bytes, not {type(body).__name__}")
     # A copy of what can change, because it is sent later; bytes are not copied.
     body = bytes(body)
     if len(body) > MAX_BODY_BYTES:

@@ -1,7 +1,7 @@
 """Asking over RabbitMQ: a client that any program can use which has a question for a server behind a queue.
 
 with RpcClient("my program", ConnectionSettings()) as client:
-    print(client.ask("rpc.requests", b"30", deadline=5).text())
+    reply = client.ask("rpc.requests", b"30", deadline=5)
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from common import console
 from common.config import Settings
 from common.errors import BadMessage
 from common.optional import packages_for
-from robust_pika.consumer import LINGER_SECONDS
+from robust_pika._io.session import LINGER_SECONDS
 from robust_pika.messages import Message
 
 with packages_for(__file__):

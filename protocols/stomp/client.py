@@ -22,8 +22,8 @@ from common import console
 from common.config import Address, Settings
 from common.errors import ExitCode
 from common.optional import packages_for
+from robust_pika._io.session import LINGER_SECONDS
 from robust_pika.connecting import tls_context
-from robust_pika.consumer import LINGER_SECONDS
 from robust_pika.errors import (
     AccessRefused,
     BrokerUnavailable,

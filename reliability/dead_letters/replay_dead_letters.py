@@ -18,7 +18,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode, Failure
-from robust_pika.consumer import LINGER_SECONDS
+from robust_pika._io.session import LINGER_SECONDS
 
 
 class NotReplayed(Failure):

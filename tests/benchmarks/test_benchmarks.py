@@ -18,7 +18,7 @@ from benchmarks.report import README, RESULTS, NoResults, filled, table_lines
 from benchmarks.yardstick import compiled
 from common.config import Settings
 from common.management import Management
-from robust_pika.errors import ConnectionFailure
+from robust_pika import ConnectionFailure
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {

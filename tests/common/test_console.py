@@ -233,7 +233,7 @@ def test_a_reader_who_leaves_costs_no_message(
     """As in `python receive.py | head -1`: what could not be shown goes back to its queue, not to the dead letters."""
     command = script("""
         from common.config import Settings
-        from robust_pika.consumer import Outcome, consume
+        from robust_pika import Outcome, consume
         def declare(channel):
             return channel.queue_declare("tests.q", passive=True).method.queue
         def show(message):

@@ -14,9 +14,9 @@ from pika import BasicProperties
 from common import messages
 from common.config import Settings
 from common.connection import connect
-from common.errors import BadMessage, ExitCode
+from common.errors import BadMessage, ExitCode, described
 from common.messages import MAX_BODY_BYTES, encode_json, encode_text
-from robust_pika.messages import Message
+from robust_pika import Message
 
 
 def message(body: bytes, **properties: Any) -> Message:
@@ -55,7 +55,7 @@ def test_a_value_that_contains_itself_is_told() -> None:
 def test_the_empty_text_and_half_a_character_are_told() -> None:
     with pytest.raises(BadMessage, match="empty") as caught:
         encode_text("")
-    assert caught.value.exit_code == ExitCode.DATA
+    assert described(caught.value)[1] == ExitCode.DATA
     with pytest.raises(BadMessage, match="not valid UTF-8"):
         encode_text("half \ud83d")
 
@@ -116,7 +116,7 @@ def test_a_body_is_taken_for_what_it_is_declared_to_be() -> None:
 def test_properties_of_ours_are_those_of_a_persistent_message_with_an_id() -> None:
     before = int(time.time())
     first, second = messages.properties(), messages.properties()
-    assert (first.delivery_mode, first.content_type, first.content_encoding) == (2, "text/plain", "utf-8")
+    assert (first.delivery_mode, first.content_type) == (2, "text/plain")
     assert before <= first.timestamp <= time.time()
     assert uuid.UUID(first.message_id) != uuid.UUID(second.message_id)
 
@@ -180,7 +180,7 @@ def test_properties_are_read_when_they_are_asked_for() -> None:
 )
 def test_properties_that_make_no_sense_are_told(encoded: bytes) -> None:
     came = Message(b"x", encoded, "", "key")
-    with pytest.raises(BadMessage, match="properties cannot be read"):
+    with pytest.raises(BadMessage, match="properties cannot be decoded"):
         assert came.properties
     assert came.name == "(no id)"
     with pytest.raises(BadMessage):

@@ -9,7 +9,7 @@ from pika.exceptions import AMQPError
 
 from common.config import Settings
 from common.connection import connect
-from robust_pika.errors import ConnectionFailure
+from robust_pika import ConnectionFailure
 from tests.drills.tally import SECTION
 from tests.support.proxy import Proxy
 from tests.support.report import Report

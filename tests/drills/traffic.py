@@ -11,10 +11,7 @@ from types import TracebackType
 from common import messages
 from common.config import Settings
 from common.connection import connect
-from robust_pika.consumer import Outcome, consume
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.messages import Message
-from robust_pika.publisher import Confirmation, Publisher
+from robust_pika import Confirmation, DeclaringChannel, Message, Outcome, Publisher, consume
 from tests.drills.tally import Tally
 
 QUEUE = "drill"

@@ -29,7 +29,7 @@ PRODUCER = """
 import sys, time
 from common import messages
 from common.config import Settings
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 def declare(channel):
     channel.queue_declare("load", durable=True, arguments={"x-max-length": 1000})
 seconds, pace = float(sys.argv[1]), float(sys.argv[2])

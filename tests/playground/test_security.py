@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from common.config import Settings
 from common.connection import connect as connect_to_broker
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.process import wait_until
 

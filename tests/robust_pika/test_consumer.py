@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import struct
 import subprocess
@@ -24,13 +25,22 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import messages
 from common.config import Settings
 from common.connection import connect
-from common.errors import BadMessage, Failure
+from common.errors import BadMessage
 from common.management import Management
-from robust_pika.consumer import Answer, Outcome, consume
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.errors import BrokerUnavailable, ConnectionFailure, DeclaredOtherwise, StopConsuming, VhostNotFound
-from robust_pika.messages import Message
-from robust_pika.publisher import Publisher
+from robust_pika import (
+    Answer,
+    ConnectionFailure,
+    DeclaringChannel,
+    Hooks,
+    Message,
+    OnError,
+    Outcome,
+    Publisher,
+    RobustPikaError,
+    StopConsuming,
+    consume,
+)
+from robust_pika.errors import BrokerUnavailable, DeclaredOtherwise, VhostNotFound
 from tests.support.proxy import Proxy
 
 QUEUE = "tasks"
@@ -105,7 +115,7 @@ class Running:
         self.stop.set()
         self.future.result(seconds)
 
-    def fails(self, kind: type[Failure]) -> None:
+    def fails(self, kind: type[RobustPikaError]) -> None:
         """Wait until it raises ``kind``, which is then no failure of the test any more."""
         with pytest.raises(kind):
             self.future.result(LIMIT)
@@ -272,24 +282,130 @@ def test_outcomes(settings: Settings, logged: list[str]) -> None:
 
     seen: list[str] = []
     fill(settings, numbers(100))
-    with consuming(settings, handler):
+    with consuming(settings, handler, on_error=OnError.REJECT):
         eventually(lambda: len(seen) >= 110)
     assert Counter(seen) == Counter(numbers(100) + numbers(100)[9::10])
     rejected = [number for number in numbers(100) if number[-1] in "3567"]
     assert sorted(drain(settings, DEAD_LETTERS, 40)) == sorted(rejected)
     assert drain(settings, QUEUE, 0) == []
-    told = logged
-    # A handler that says REJECT knows why; the others are told, one line each.
-    assert sorted(told) == sorted(
-        f"message {number} rejected: {why}"
+    # A handler that returns REJECT knows why; of the others the log has one line each.
+    assert sorted(logged) == sorted(
+        line
         for number in rejected
-        for last, why in (
-            ("5", "the body has\\ntwo lines"),
-            ("6", f"KeyError: ({number}, '{'x' * 1000}"[:300]),
-            ("7", "the handler returned None instead of an Outcome"),
+        for last, line in (
+            ("5", f"message {number} rejected: the body has\ntwo lines"),
+            ("6", failed(number, f"KeyError: ({number}, '{'x' * 1000}"[:310])),
+            ("7", failed(number, "TypeError: the handler returned None instead of an Outcome or an Answer")),
         )
         if number[-1] == last
     )
+
+
+def failed(number: str, why: str) -> str:
+    return f"the handler failed on message {number} with {why}; the message is rejected"
+
+
+def test_a_handler_that_fails_is_tried_again_with_a_growing_pause(settings: Settings, logged: list[str]) -> None:
+    """By default a bug costs no message; here the queue's delivery limit of 3 ends it."""
+    times: list[float] = []
+
+    def handler(_message: Message) -> Outcome:
+        times.append(time.monotonic())
+        raise ZeroDivisionError("a bug")
+
+    fill(settings, ["1"])
+    with consuming(settings, handler):
+        assert eventually(lambda: drained(settings)) == ["1"]
+    assert len(times) == 4
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert all(pause >= expected for pause, expected in zip(pauses, (0.1, 0.2, 0.4), strict=True)), pauses
+    assert [line.rpartition(" in ")[2] for line in logged] == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
+
+
+def drained(settings: Settings) -> list[str]:
+    return drain(settings, DEAD_LETTERS, 1) if depth(settings, DEAD_LETTERS) else []
+
+
+def test_a_bug_does_not_empty_the_queue(settings: Settings) -> None:
+    """Hundred messages and a handler that always fails: after a second nearly all are still there."""
+
+    def handler(_message: Message) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    fill(settings, numbers(100))
+    with consuming(settings, handler):
+        time.sleep(1.0)  # what is counted is what happens in a given time
+    assert depth(settings, DEAD_LETTERS) <= 4
+    eventually(lambda: depth(settings) + depth(settings, DEAD_LETTERS) == 100)
+
+
+def test_a_handler_that_fails_can_stop_the_consumer(settings: Settings) -> None:
+    fill(settings, ["1", "2"])
+
+    def handler(_message: Message) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(consume, "tests", settings, declare, handler, on_error=OnError.STOP)
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            future.result(LIMIT)
+    assert sorted(drain(settings, QUEUE, 2)) == ["1", "2"]
+
+
+def test_the_traceback_of_a_handler_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(_message: Message) -> Outcome:
+        return {}["not there"]  # type: ignore[return-value]
+
+    fill(settings, ["1"])
+    with consuming(settings, handler, on_error=OnError.REJECT):
+        eventually(lambda: depth(settings, DEAD_LETTERS) == 1)
+    [record] = [record for record in caplog.records if record.name == "robust_pika"]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is KeyError
+
+
+class Counts(Hooks):
+    """Sums of what the hooks are called with."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self.held = -1
+
+    def delivered(self, count: int) -> None:
+        self.sums["delivered"] += count
+
+    def acknowledged(self, count: int) -> None:
+        self.sums["acknowledged"] += count
+
+    def rejected(self, count: int) -> None:
+        self.sums["rejected"] += count
+
+    def requeued(self, count: int) -> None:
+        self.sums["requeued"] += count
+
+    def reconnected(self) -> None:
+        self.sums["reconnected"] += 1
+
+    def in_flight(self, count: int) -> None:
+        self.held = count
+
+
+def test_hooks_count_what_happens(settings: Settings, management: Management) -> None:
+    def handler(message: Message) -> Outcome:
+        number = int(message.text())
+        if number == 3 and not message.redelivered:
+            return Outcome.REQUEUE
+        return Outcome.REJECT if number == 7 else Outcome.ACK
+
+    counts = Counts()
+    fill(settings, numbers(10))
+    with consuming(settings, handler, hooks=counts) as running:
+        eventually(lambda: counts.sums["delivered"] == 11 and counts.held == 0)
+        assert counts.sums == {"delivered": 11, "acknowledged": 9, "rejected": 1, "requeued": 1}
+        [connection] = eventually(lambda: [found for found in management.connections() if found.label == "tests"])
+        management.close_connection(connection.name, "a test")
+        eventually(lambda: running.began(2))
+    assert counts.sums["reconnected"] == 1
 
 
 def test_leaving_the_program_in_a_handler_gives_the_message_back(settings: Settings) -> None:
@@ -631,9 +747,7 @@ def test_a_stop_that_came_before_leaves_everything_on_the_queue(settings: Settin
     assert drain(settings, QUEUE, 3) == numbers(3)
 
 
-def test_a_handler_that_does_not_end_is_left_after_the_grace(
-    settings: Settings, logged: list[str]
-) -> None:
+def test_a_handler_that_does_not_end_is_left_after_the_grace(settings: Settings, logged: list[str]) -> None:
     fill(settings, ["endless"])
     gate = Gate()
     with consuming(settings, gate, grace=0.3) as running:
@@ -710,8 +824,8 @@ PROGRAM = """
 import sys
 from common import console
 from common.config import Settings
-from robust_pika.consumer import Answer, Outcome, consume
-from tests.common.test_consumer import declare
+from robust_pika import Answer, Outcome, consume
+from tests.robust_pika.test_consumer import declare
 
 def handler(message):
     console.say(f"began {message.text()}")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractStreamTransport
 
+from robust_pika import Message
 from robust_pika._io.incoming import Incoming
-from robust_pika.messages import Message
 
 CHANNEL = 1
 BODY_MAX = 50

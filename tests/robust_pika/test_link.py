@@ -15,10 +15,10 @@ from common import messages
 from common.config import Address, Settings
 from common.connection import connect
 from common.management import Management
+from robust_pika import Answer, DeclaringChannel
 from robust_pika._io.link import Link
 from robust_pika.connecting import reach_amqp
-from robust_pika.consumer import Answer
-from robust_pika.declaring import DeclaringChannel, declaring
+from robust_pika.declaring import declaring
 from robust_pika.errors import BrokerUnavailable
 from tests.support.process import wait_until
 from tests.support.queues import take
@@ -103,7 +103,7 @@ def test_close_leaves_nothing_and_can_be_done_twice(settings: Settings) -> None:
 
 
 def test_nobody_there_is_told_as_connect_tells_it(settings: Settings) -> None:
-    with pytest.raises(BrokerUnavailable, match="make broker"):
+    with pytest.raises(BrokerUnavailable, match="nothing answers at localhost:1"):
         linked(replace(settings, addresses=(Address("localhost", 1),)))
 
 

@@ -21,21 +21,19 @@ from common.config import Address, Settings, Tls
 from common.connection import connect
 from common.errors import BadMessage, ExitCode, described
 from common.management import Management, NotFound
-from robust_pika._io.quarantine import INSIDE_ATTEMPTS
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.errors import (
-    BrokerUnavailable,
-    DeclaredOtherwise,
+from robust_pika import (
+    Confirmation,
+    DeclaringChannel,
     DeliveryError,
     Nacked,
     NotConfirmed,
-    PublisherClosed,
+    Publisher,
     Refused,
     Returned,
     RobustPikaError,
-    VhostNotFound,
 )
-from robust_pika.publisher import Confirmation, Publisher
+from robust_pika._io.quarantine import INSIDE_ATTEMPTS
+from robust_pika.errors import BrokerUnavailable, DeclaredOtherwise, PublisherClosed, VhostNotFound
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority, TlsProxy
 

@@ -9,9 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.errors import NotConfirmed
-from robust_pika.publisher import Publisher
+from robust_pika import DeclaringChannel, NotConfirmed, Publisher
 from tests.drills.brokers import Victim
 
 pytestmark = pytest.mark.xdist_group("victim")

@@ -17,7 +17,7 @@ from pika.exceptions import ChannelClosedByBroker
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 from tests.drills.brokers import SETTLED, Victim
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put, take

@@ -27,7 +27,7 @@ with packages_for(__file__):
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-SERVICE = "the MQTT port (1883, or 8883 with TLS; see RABBITMQ_MQTT_PORT and rabbitmq-plugins enable rabbitmq_mqtt)"
+SERVICE = "the MQTT port (1883, with TLS 8883; see RABBITMQ_MQTT_PORT and rabbitmq-plugins enable rabbitmq_mqtt)"
 TRIES = 3
 SESSION_SECONDS = 24 * 60 * 60
 """How long RabbitMQ keeps the queue of a session that is away; with MQTT 3.1.1 the broker alone decides."""

@@ -15,7 +15,8 @@ from common.config import Address, Settings
 from common.connection import connect, require
 from common.errors import Failure
 from common.optional import packages_for
-from robust_pika.errors import BrokerUnavailable, ChannelFailure, ConnectionFailure
+from robust_pika import ConnectionFailure
+from robust_pika.errors import BrokerUnavailable, ChannelFailure
 from robust_pika.explaining import explain
 
 with packages_for(__file__):

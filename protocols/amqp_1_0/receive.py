@@ -18,7 +18,7 @@ from common import console
 from common.config import Settings
 from common.errors import BadMessage
 from common.optional import packages_for
-from robust_pika.messages import Message
+from robust_pika import Message
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import AddressHelper, Event

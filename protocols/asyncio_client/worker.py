@@ -15,8 +15,8 @@ from common import console
 from common.config import Settings
 from common.errors import BadMessage
 from common.optional import packages_for
+from robust_pika import Message
 from robust_pika._io.session import LINGER_SECONDS
-from robust_pika.messages import Message
 
 with packages_for(__file__):
     from aio_pika.abc import AbstractIncomingMessage

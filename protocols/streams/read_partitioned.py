@@ -17,6 +17,7 @@ from common.config import Settings
 from common.connection import connect, require
 from common.errors import BadMessage
 from common.optional import packages_for
+from robust_pika import keep_connected_async
 
 with packages_for(__file__):
     from rstream import (
@@ -58,7 +59,7 @@ async def read(settings: Settings, name: str) -> None:
         console.say(f" [*] Now reading partition {partition}")
         return OffsetSpecification(OffsetType.OFFSET, begin)
 
-    async def session() -> None:
+    async def session(settings: Settings) -> None:
         more = {"super_stream": topology.BY_TILL}
         async with client.connected(SuperStreamConsumer, "streams/read_partitioned.py", settings, **more) as (
             consumer,
@@ -73,7 +74,7 @@ async def read(settings: Settings, name: str) -> None:
             )
             await link.lost()
 
-    await client.persistently(settings, session)
+    await keep_connected_async(settings, session)
 
 
 def main() -> None:

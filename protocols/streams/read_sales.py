@@ -24,6 +24,7 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
 from common.optional import packages_for
+from robust_pika import keep_connected_async
 
 with packages_for(__file__):
     from rstream import Consumer, MessageContext, OffsetNotFound
@@ -34,7 +35,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
     done: int | None = None
     began: float | None = None
 
-    async def session() -> None:
+    async def session(settings: Settings) -> None:
         nonlocal began, done
         async with client.connected(Consumer, "streams/read_sales.py", settings) as (consumer, link):
             stored = -1
@@ -84,7 +85,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
                     await consumer.store_offset(topology.SALES, name, done)
                 raise
 
-    await client.persistently(settings, session)
+    await keep_connected_async(settings, session)
 
 
 def main() -> None:

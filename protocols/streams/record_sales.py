@@ -13,6 +13,8 @@ from common import console
 from common.config import Settings
 from common.connection import connect, server_version
 from common.optional import packages_for
+from robust_pika import keep_connected_async
+from robust_pika.errors import NotTaken
 
 with packages_for(__file__):
     from rstream import ConfirmationStatus, Producer, RawMessage
@@ -47,7 +49,7 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
         numbered.till = till
         return numbered
 
-    async def session() -> None:
+    async def session(settings: Settings) -> None:
         async with client.connected(Producer, "streams/record_sales.py", settings, **options) as (producer, link):
             had.append(await (await producer.default_client).query_publisher_sequence(topology.SALES, till))
             in_flight = 0
@@ -60,7 +62,7 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
                     if len(waiting) % REPORT == 0 and waiting:
                         console.say(f" [ ] {len(waiting)} more to confirm")
                 elif status.response_code > 0:
-                    link.fail(client.NotConfirmed(f"RabbitMQ refused sale {status.message_id}"))
+                    link.fail(NotTaken(f"RabbitMQ refused sale {status.message_id}"))
                 link.changed()
 
             def room() -> bool:
@@ -74,7 +76,7 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
                 await producer.send_batch(topology.SALES, batch, publisher_name=till, on_publish_confirm=on_confirm)
             await link.until(lambda: not waiting, settings.blocked_timeout)
 
-    await client.persistently(settings, session)
+    await keep_connected_async(settings, session)
     new = max(0, last - max(had[0], first - 1))
     console.say(f" [x] Sales {first} to {last} of till {till!r} are confirmed; {new} of them are new")
 

@@ -9,14 +9,17 @@ status   where it runs, its version, its addresses, its plugins
 logs     the log of what `up` started
 cluster  up, down or status of three private nodes on ports 5681 to 5683, beside the broker of `up`
 queues   what waits in which queue of the configured virtual host
+reset    delete the queues and exchanges of one lesson from the configured virtual host: reset work_queue
 ctl      run rabbitmqctl in what `up` started: ctl list_connections; its options after a --
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
-from broker import queues
+from broker import lessons, queues
 from broker.launcher import Launcher, directory
 from common import console
 from common.config import Settings
@@ -24,13 +27,35 @@ from common.config import Settings
 CLUSTER_ACTIONS = (["up"], ["down"], ["status"])
 
 
+def check(parser: argparse.ArgumentParser, command: str, action: list[str]) -> None:
+    """Leave with one line if ``action`` does not fit the command."""
+    match command:
+        case "cluster":
+            if action not in CLUSTER_ACTIONS:
+                parser.error("cluster needs one of up, down and status")
+        case "reset":
+            if len(action) != 1:
+                parser.error("reset needs the name of one lesson, such as work_queue or reliability/dead_letters")
+        case "ctl":
+            if not action:
+                parser.error("ctl needs a command of rabbitmqctl, such as list_connections")
+        case _:
+            if action:
+                parser.error(f"{command} takes no {action[0]!r}")
+
+
+def say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.say(line)
+
+
 def main() -> None:
     parser = console.parser(__doc__)
     parser.prog = "python -m broker"
     parser.add_argument(
-        "command", choices=["up", "down", "restart", "kill", "status", "logs", "queues", "cluster", "ctl"]
+        "command", choices=["up", "down", "restart", "kill", "status", "logs", "queues", "reset", "cluster", "ctl"]
     )
-    parser.add_argument("action", nargs="*", help="cluster: up, down or status; ctl: what rabbitmqctl is to do")
+    parser.add_argument("action", nargs="*", help="cluster: up, down or status; reset: the lesson; ctl: what to run")
     parser.add_argument("--way", choices=["compose", "node"], help="up: start it in this way and no other")
     parser.add_argument("--no-install", action="store_true", help="up: install no package")
     parser.add_argument("-f", "--follow", action="store_true", help="logs: go on until Ctrl-C")
@@ -41,10 +66,7 @@ def main() -> None:
         help="where the private node lives (BROKER_DIRECTORY, or .broker)",
     )
     arguments = parser.parse_args()
-    if (arguments.command == "cluster") != (arguments.action in CLUSTER_ACTIONS and arguments.command != "ctl"):
-        parser.error("up, down or status goes with cluster, and with nothing else")
-    if (arguments.command in ("cluster", "ctl")) != bool(arguments.action):
-        parser.error("ctl needs a command of rabbitmqctl, such as list_connections; only it and cluster take one")
+    check(parser, arguments.command, arguments.action)
     launcher = Launcher(Settings.load(), arguments.directory.resolve())
     match arguments.command:
         case "up":
@@ -64,8 +86,9 @@ def main() -> None:
         case "ctl":
             launcher.ctl(arguments.action)
         case "queues":
-            for line in queues.table(launcher.settings):
-                console.say(line)
+            say_all(queues.table(launcher.settings))
+        case "reset":
+            say_all(lessons.reset(launcher.settings, arguments.action[0]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Lesson:
             {
                 "number": number,
                 "heading": step.heading,
-                "terminal": step.terminal or "",
+                "terminal": step.label,
                 "commands": [action.text for action in step.actions if isinstance(action, Command)],
                 "ownBroker": step.own_broker,
             }
@@ -55,8 +56,7 @@ def sources(root: Path, examples: Sequence[Example]) -> dict[str, Path]:
 def lesson(example: Example, root: Path, examples: Sequence[Example], files: dict[str, Path]) -> Lesson:
     """Read the README of ``example``. Links to other examples and to ``files`` stay within the page."""
     text = (root / example.name / "README.md").read_text(encoding="utf-8")
-    # Without HTML: what a README says is text, whoever wrote it.
-    markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     tokens = markdown.parse(text)
     known = {other.name for other in examples}
     steps = {block.line: number for number, block in enumerate(example.scenario.played)}
@@ -73,13 +73,29 @@ def lesson(example: Example, root: Path, examples: Sequence[Example], files: dic
         example.scenario.title,
         example.scenario.sentence,
         example.scenario.played,
-        RendererHTML().render(_without_pictures(tokens), markdown.options, {}),
+        RendererHTML().render(_shown(tokens), markdown.options, {}),
     )
 
 
-def _without_pictures(tokens: Sequence[Token]) -> list[Token]:
-    """The stage is the picture; Mermaid's source would only be read by machines."""
-    return [token for token in tokens if not (token.type == "fence" and token.info.split()[:1] == ["mermaid"])]
+def _shown(tokens: Sequence[Token]) -> list[Token]:
+    """What the page shows: no pictures (the stage is one), no comments, and HTML as text, whoever wrote it."""
+    shown = []
+    for token in tokens:
+        if token.type == "html_block" and "data-step" not in token.meta:
+            text = _uncommented(token.content)
+            if not text:
+                continue
+            token.content = f"<p>{html.escape(text)}</p>\n"
+        for child in token.children or ():
+            if child.type == "html_inline":
+                child.type, child.content = "text", _uncommented(child.content)
+        if not (token.type == "fence" and token.info.split()[:1] == ["mermaid"]):
+            shown.append(token)
+    return shown
+
+
+def _uncommented(text: str) -> str:
+    return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).strip()
 
 
 def _mark(tokens: Sequence[Token], steps: dict[int, int], blocks: Sequence[Block]) -> None:
@@ -89,13 +105,14 @@ def _mark(tokens: Sequence[Token], steps: dict[int, int], blocks: Sequence[Block
         number = steps.get(token.map[0] + 1)
         if number is not None:
             block = blocks[number]
-            label = html.escape(block.label)
+            label = html.escape(f"Terminal {block.label}")
             note = " · restarts RabbitMQ" if block.own_broker else ""
             token.type = "html_block"
+            token.meta["data-step"] = number
             token.content = (
                 f'<figure class="step" id="step-{number}" data-step="{number}">'
                 f"<figcaption>{number + 1}. {label}{note}</figcaption>"
-                f"<pre><code>{_typed(block.text)}</code></pre></figure>\n"
+                f"<pre><code>{_typed(block.text.partition(chr(10))[2])}</code></pre></figure>\n"
             )
 
 

@@ -28,6 +28,7 @@ from playground.stage import Stage
 from playground.terminals import Terminal, pause
 from playground.traffic import Traffic
 from tour.scenario import Block, Command
+from tour.varying import Memory
 from tour.vhost import environment
 
 Json = dict[str, Any]
@@ -106,6 +107,7 @@ class Session:
         self.broker = self._broker(0)
         self.database = surroundings.database / f"{secrets.token_hex(6)}.sqlite"
         self.terminals: dict[str, Terminal] = {}
+        self.memory = Memory()
         self.next = 0
         self.playing = False
         self.play_until = 0
@@ -116,7 +118,6 @@ class Session:
         self.chart: deque[Json] = deque(maxlen=_CHART_KEPT)
         self._round = 0
         self._generation = 0
-        self._names = 0
         self._dirty: set[Terminal] = set()
         self._firehose: Firehose | None = None
         self._observer: Observer | None = None
@@ -194,7 +195,7 @@ class Session:
             self.traffic = Traffic(self.node_of)
             self.stage = Stage(self.traffic, self.node_of)
             self.chart.clear()
-            self._names = 0
+            self.memory = Memory()
             self._last_stage = self._last_state = ""
             self._listen()
             self.broadcast(self.snapshot())
@@ -260,7 +261,7 @@ class Session:
     def node_of(self, user: str, connection: str) -> str:
         """The node of the stage that a client is: a terminal, a script, the reader, or a stranger by its connection.
 
-        A fresh terminal is gone as soon as its script is: one node stands for all that run the same.
+        Where commands come and go, one node stands for all terminals that run the same script.
         """
         name = self.broker.terminal_of(user)
         if name is None:
@@ -270,7 +271,7 @@ class Session:
 
     def node(self, terminal: Terminal) -> str:
         """The node of a terminal."""
-        return f"t:{terminal.id}" if terminal.station else f"s:{terminal.script}"
+        return f"t:{terminal.id}" if terminal.lasting else f"s:{terminal.script}"
 
     def label(self, node: str) -> str:
         """What the page calls a node."""
@@ -288,7 +289,7 @@ class Session:
         for terminal in self.terminals.values():
             node = self.node(terminal)
             alive[node] = terminal.running or alive.get(node, False)
-            scripts[node] = terminal.script if terminal.station else ""
+            scripts[node] = terminal.script if terminal.lasting else ""
         return self.stage.json(alive, lambda node: {"label": self.label(node), "script": scripts.get(node, "")})
 
     # What is sent
@@ -381,25 +382,33 @@ class Session:
 
     # Terminals
 
-    def terminal(self, station: str | None) -> Terminal:
-        """The README's terminal of this name, or a fresh one. Raises Busy."""
-        for terminal in self.terminals.values():
-            if station is not None and terminal.station == station:
-                return terminal
-        return self._new_terminal(station or "terminal", station)
+    def terminal(self, block: Block) -> Terminal:
+        """The README's terminal in which ``block`` happens. Raises Busy."""
+        terminal = self.terminals.get(f"{block.terminal}") or self._new_terminal(block.terminal)
+        if not block.goes_on:
+            terminal.role, terminal.lasting = block.role, block.stays or bool(block.role)
+        return terminal
 
-    def _new_terminal(self, title: str, station: str | None) -> Terminal:
+    def owner(self, pid: int) -> Terminal | None:
+        """The terminal whose program has this process id."""
+        return next((item for item in self.terminals.values() if item.process and item.process.owns(pid)), None)
+
+    def _free_number(self) -> int:
+        """One that neither the README nor the page uses."""
+        numbers = [step.terminal for step in self.lesson.steps] + [item.number for item in self.terminals.values()]
+        return max(numbers, default=0) + 1
+
+    def _new_terminal(self, number: int, role: str = "", lasting: bool = False) -> Terminal:
         limits = self.surroundings.limits
         if sum(terminal.busy for terminal in self.terminals.values()) >= limits.running:
             raise Busy(f"{limits.running} processes run already; stop one of them first")
         while len(self.terminals) >= limits.terminals:
-            ended = next((item for item in self.terminals.values() if not item.busy and not item.station), None)
+            ended = next((item for item in self.terminals.values() if not item.busy and not item.lasting), None)
             if ended is None:
                 raise Busy(f"there are {limits.terminals} terminals already; start over, or stop some")
             del self.terminals[ended.id]
             self.broadcast({"type": "gone", "id": ended.id})
-        self._names += 1
-        terminal = Terminal(f"{self._names}", title, station, self._dirty.add)
+        terminal = Terminal(number, role, lasting, self._dirty.add)
         self.terminals[terminal.id] = terminal
         return terminal
 
@@ -530,10 +539,7 @@ class Session:
         like = self._chosen(request)
         if not self._known(like.command):
             raise BadRequest("only commands of this README are run")
-        stem = (like.station or like.title).rstrip("0123456789").rstrip("-") or "terminal"
-        taken = {terminal.title for terminal in self.terminals.values()}
-        title = next(name for number in range(2, 1000) if (name := f"{stem}-{number}") not in taken)
-        extra = self._new_terminal(title, f"+{title}")
+        extra = self._new_terminal(self._free_number(), like.role, lasting=True)
         await self.launch(extra, like.command)
 
     def _known(self, command: str) -> bool:
@@ -576,8 +582,8 @@ class Session:
         cut = await asyncio.to_thread(by_hand.cut, broker.api, lambda user: broker.terminal_of(user) == terminal.id)
         if not cut:
             raise BadRequest(
-                f"{terminal.title} has no connection that RabbitMQ's management API knows; it learns of one after "
-                "some seconds"
+                f"terminal {terminal.title} has no connection that RabbitMQ's management API knows; "
+                "it learns of one after some seconds"
             )
         terminal.note(f"(RabbitMQ has closed its connection{'s' if cut > 1 else ''})")
 
@@ -586,5 +592,5 @@ class Session:
             raise BadRequest(
                 "this RabbitMQ may serve others: `make broker` has not started it, so it is not restarted here"
             )
-        terminal = self._new_terminal("broker", None)
+        terminal = self._new_terminal(self._free_number(), "broker")
         await self.launch(terminal, by_hand.RESTART)

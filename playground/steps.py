@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from playground.terminals import Terminal, ended
 from tour.scenario import Block, Command, Exit, Key, Output, Press
+from tour.varying import Memory
 
 _REAP = 15.0
 
@@ -19,8 +21,14 @@ _REAP = 15.0
 class Stage(Protocol):
     """What a step needs of its session."""
 
-    def terminal(self, station: str | None) -> Terminal:
-        """The README's terminal of this name, or a fresh one. Raises Busy."""
+    memory: Memory
+    """What was seen in place of the README's examples."""
+
+    def terminal(self, block: Block) -> Terminal:
+        """The terminal in which it happens. Raises Busy."""
+
+    def owner(self, pid: int) -> Terminal | None:
+        """The terminal whose program has this process id."""
 
     async def launch(self, terminal: Terminal, command: str) -> None:
         """Run a README's command in it. Raises a Failure."""
@@ -34,19 +42,22 @@ async def play(stage: Stage, block: Block) -> str:
 
     Raises a Failure if a command cannot be run.
     """
-    terminal = stage.terminal(block.terminal)
+    terminal = stage.terminal(block)
     pressed = False
     exited = False
     for action in block.actions:
         told = ""
         match action:
-            case Command(_, text):
+            case Command():
                 if terminal.running and not await _returned(terminal, block.limit):
-                    return f"{terminal.title} is still busy; stop it, and play the step again"
+                    return f"terminal {terminal.title} is still busy; stop it, and play the step again"
+                text = stage.memory.real(action.text)
+                if any(stage.owner(int(pid)) is None for pid in replace(action, text=text).kills):
+                    return f"{text} would kill nothing: the program has ended, or was started again"
                 await stage.launch(terminal, text)
                 pressed = exited = False
             case Output():
-                told = await _expect(terminal, action, block.limit)
+                told = await _expect(terminal, action, block.limit, stage.memory)
             case Press(_, key):
                 pressed = True
                 if terminal.running:
@@ -56,35 +67,32 @@ async def play(stage: Stage, block: Block) -> str:
                 told = await _exit(terminal, code, block.limit)
         if told:
             return told
-    if exited:
+    if exited or block.stays:
         return ""
-    if block.terminal is None:
-        return await _exit(terminal, 0, block.limit)
-    if pressed and not await _returned(terminal, block.limit):
-        return f"{terminal.title} did not end within {block.limit:g} s"
-    return ""
+    return await _exit(terminal, None if pressed else 0, block.limit)
 
 
-async def _expect(terminal: Terminal, output: Output, limit: float) -> str:
+async def _expect(terminal: Terminal, output: Output, limit: float, memory: Memory) -> str:
     deadline = time.monotonic() + limit
     while True:
         while terminal.unread:
-            if output.matches(terminal.unread.popleft()):
+            if memory.accept(output.text, output.varies, terminal.unread.popleft()):
                 return ""
         if not terminal.running:
             how = ended(terminal.code) if terminal.code is not None else "(nothing runs in it)"
-            return f"{terminal.title} ended {how} without the line: {output.text.strip()}"
+            return f"terminal {terminal.title} ended {how} without the line: {output.text.strip()}"
         left = deadline - time.monotonic()
         if left <= 0:
-            return f"{terminal.title} did not print within {limit:g} s: {output.text.strip()}"
+            return f"terminal {terminal.title} did not print within {limit:g} s: {output.text.strip()}"
         await terminal.news(left)
 
 
-async def _exit(terminal: Terminal, wanted: int, limit: float) -> str:
+async def _exit(terminal: Terminal, wanted: int | None, limit: float) -> str:
+    """Wait until it has ended, and compare the exit code with the one ``wanted``, if that matters."""
     if not await _returned(terminal, limit):
-        return f"{terminal.title} did not end within {limit:g} s"
-    if terminal.code not in (wanted, None):
-        return f"{terminal.title} {ended(terminal.code)}, where the README has exit code {wanted}"
+        return f"terminal {terminal.title} did not end within {limit:g} s"
+    if wanted is not None and terminal.code not in (wanted, None):
+        return f"terminal {terminal.title} {ended(terminal.code)}, where the README has exit code {wanted}"
     return ""
 
 

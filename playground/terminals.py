@@ -31,12 +31,13 @@ SENT_LINES = 150
 class Terminal:
     """One terminal. Everything but the two callbacks of its process happens on the event loop's thread.
 
-    ``station`` is the name it has in the README (None for a fresh one), ``title`` what the page calls it. ``code`` is
-    None while its process runs.
+    ``number`` is the one that it has in the README, or one that no terminal has there; ``role`` is what runs in it.
+    ``lasting`` says that it is a place of its own on the stage, whatever script runs in it. ``code`` is None while its
+    process runs.
     """
 
-    def __init__(self, ident: str, title: str, station: str | None, changed: Callable[[Terminal], None]) -> None:
-        self.id, self.title, self.station = ident, title, station
+    def __init__(self, number: int, role: str, lasting: bool, changed: Callable[[Terminal], None]) -> None:
+        self.number, self.role, self.lasting = number, role, lasting
         self.command = ""
         self.process: Process | None = None
         self.code: int | None = None
@@ -54,6 +55,16 @@ class Terminal:
         self._scheduled = False
         self._news = asyncio.Event()
         self._run = 0
+
+    @property
+    def id(self) -> str:
+        """Its number, in writing."""
+        return f"{self.number}"
+
+    @property
+    def title(self) -> str:
+        """What the page calls it: ``1 worker``."""
+        return f"{self.number} {self.role}".rstrip()
 
     @property
     def running(self) -> bool:
@@ -174,6 +185,7 @@ class Terminal:
         return {
             "id": self.id,
             "title": self.title,
+            "role": self.role,
             "command": self.command,
             "script": self.script,
             "running": self.running,

@@ -6,6 +6,7 @@ python publisher_confirms/in_transactions.py --batch 100     one for each hundre
 
 import time
 
+import pika
 import topology
 
 from common import console, messages
@@ -23,7 +24,8 @@ def publish(settings: Settings, count: int, batch: int = 1) -> float:
         began = time.perf_counter()
         for number in range(1, count + 1):
             body = messages.encode_text(f"message {number}")
-            channel.basic_publish("", queue, body, messages.properties())
+            properties = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+            channel.basic_publish("", queue, body, properties)
             if number % batch == 0:
                 # Until this returns, no queue has any of them. If it raises, some queues may have them.
                 channel.tx_commit()
@@ -33,10 +35,8 @@ def publish(settings: Settings, count: int, batch: int = 1) -> float:
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--count", type=console.whole(1, 100_000), default=2000, metavar="N", help="how many messages")
-    parser.add_argument(
-        "--batch", type=console.whole(1, 1000), default=1, metavar="N", help="messages in a transaction"
-    )
+    parser.add_argument("--count", type=console.whole(1, 1_000_000), default=2000, metavar="N", help="messages")
+    parser.add_argument("--batch", type=console.whole(1, 1000), default=1, metavar="N", help="in one transaction")
     arguments = parser.parse_args()
     count, batch = arguments.count, arguments.batch
     seconds = publish(Settings.load(), count, batch)

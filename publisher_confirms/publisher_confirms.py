@@ -5,12 +5,13 @@ python publisher_confirms/publisher_confirms.py --count 20000     takes longer, 
 """
 
 import statistics
+from collections.abc import Callable
 from functools import partial
 
+import asynchronous
 import in_batches
 import in_transactions
 import one_at_a_time
-import pipelined
 import topology
 
 from common import console
@@ -18,25 +19,27 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode, Failure
 
-WAYS = {
+WAYS: dict[str, Callable[[Settings, int], float]] = {
     "one at a time": one_at_a_time.publish,
     "in batches of 100": in_batches.publish,
-    "pipelined": pipelined.publish,
+    "asynchronously": asynchronous.publish,
     "in transactions of 1": in_transactions.publish,
     "in transactions of 100": partial(in_transactions.publish, batch=100),
 }
 SLOW = ("one at a time", "in transactions of 1")
-"""They have a tenth of the messages, or it would take all day."""
+"""They have a tenth of the messages; they would take too long otherwise."""
 
 
-class NotThere(Failure):
+class WrongCount(Failure):
     exit_code = ExitCode.NOT_CONFIRMED
 
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--count", type=console.whole(1, 100_000), default=5000, metavar="N", help="how many messages")
-    parser.add_argument("--rounds", type=console.whole(1, 100), default=3, metavar="N", help="turns that each way has")
+    parser.add_argument(
+        "--count", type=console.whole(1, topology.ROOM), default=5000, metavar="N", help="how many messages"
+    )
+    parser.add_argument("--rounds", type=console.whole(1, 100), default=3, metavar="N", help="turns of each way")
     arguments = parser.parse_args()
     settings = Settings.load()
     counts = {way: max(1, arguments.count // 10) if way in SLOW else arguments.count for way in WAYS}
@@ -45,14 +48,14 @@ def main() -> None:
     with connect("publisher_confirms/publisher_confirms.py", settings) as connection:
         channel = connection.channel()
         queue = topology.declare(channel)
-        # In turns, so that whatever else this machine does meets all of them.
+        # In turns: what else this machine does meanwhile slows down all of them alike.
         for _ in range(arguments.rounds):
             for way, publish in WAYS.items():
                 channel.queue_purge(queue)
                 rates[way].append(counts[way] / publish(settings, counts[way]))
                 found = channel.queue_declare(queue, passive=True).method.message_count
                 if found != counts[way]:
-                    raise NotThere(f"{way}: {counts[way]:,} messages were published, and {found:,} are in {queue!r}")
+                    raise WrongCount(f"{way}: {counts[way]:,} messages were published, and {found:,} are in {queue!r}")
 
     medians = {way: statistics.median(each) for way, each in rates.items()}
     console.say(f"{'WAY':<24}{'MESSAGES':>10}{'PER SECOND':>12}{'RATIO':>8}")

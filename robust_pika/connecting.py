@@ -63,6 +63,8 @@ class Connection(pika.BlockingConnection):
 
     def __init__(self, parameters: pika.ConnectionParameters) -> None:
         super().__init__(parameters)
+        self.parameters = parameters
+        """What it was opened with; another kind of connection to the same address can use it."""
         credentials = parameters.credentials
         self.server_properties: dict[str, Any] = getattr(credentials, "server_properties", {})
 

@@ -1,9 +1,11 @@
-"""Tell those who want logs of this severity. Its pair is receive_logs_direct.py; start at least one of those first.
+"""Publish a log with its severity as the routing key. Its pair is receive_logs_direct.py; start one of those first.
 
 python routing/emit_log_direct.py error the till is stuck
+python routing/emit_log_direct.py --mandatory error the till is stuck    fails if no queue gets the log
 tail -1 /var/log/syslog | python routing/emit_log_direct.py info -
 """
 
+import pika
 import topology
 from pika.exceptions import UnroutableError
 
@@ -13,14 +15,15 @@ from common.connection import connect
 from common.errors import ExitCode, Failure
 
 
-class NobodyWantsIt(Failure):
+class Unroutable(Failure):
     exit_code = ExitCode.UNROUTABLE
 
 
 def main() -> None:
     parser = console.parser(__doc__)
+    parser.add_argument("--mandatory", action="store_true", help="let RabbitMQ return a log that no queue gets")
     parser.add_argument("severity", choices=topology.SEVERITIES, nargs="?", default="info")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="the message; - reads standard input")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="the log; - reads standard input")
     arguments = parser.parse_args()
     text = console.body_text(arguments.words, default="Hello World!")
 
@@ -30,18 +33,14 @@ def main() -> None:
         channel.confirm_delivery()
         try:
             channel.basic_publish(
-                exchange,
+                exchange=exchange,
                 routing_key=arguments.severity,
                 body=messages.encode_text(text),
-                properties=messages.properties("text/plain"),
-                # Confirms and this together make RabbitMQ give back what it has no queue for.
-                mandatory=True,
+                properties=pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent),
+                mandatory=arguments.mandatory,
             )
         except UnroutableError:
-            raise NobodyWantsIt(
-                f"RabbitMQ returned the message: nobody wants {arguments.severity!r}; start one with: "
-                f"python routing/receive_logs_direct.py {arguments.severity}"
-            ) from None
+            raise Unroutable(f"RabbitMQ returned the log: no queue is bound for {arguments.severity!r}") from None
     console.say(f" [x] Sent {arguments.severity}: {text}")
 
 

@@ -1,20 +1,15 @@
-"""Tell those who want logs with such labels. Its pair is receive_logs_headers.py; start at least one of those first.
+"""Publish a log with labels in its headers. Its pair is receive_logs_headers.py; start one of those first.
 
 python routing/emit_log_headers.py --label shop=north --label severity=error the till is stuck
 """
 
 import labels
+import pika
 import topology
-from pika.exceptions import UnroutableError
 
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
-from common.errors import ExitCode, Failure
-
-
-class NobodyWantsIt(Failure):
-    exit_code = ExitCode.UNROUTABLE
 
 
 def main() -> None:
@@ -22,7 +17,7 @@ def main() -> None:
     parser.add_argument(
         "--label", type=labels.label, action="append", default=[], metavar="NAME=VALUE", help="as many as you like"
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="the message; - reads standard input")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="the log; - reads standard input")
     arguments = parser.parse_args()
     text = console.body_text(arguments.words, default="Hello World!")
 
@@ -30,17 +25,15 @@ def main() -> None:
         channel = connection.channel()
         exchange = topology.declare_labelled(channel)
         channel.confirm_delivery()
-        try:
-            channel.basic_publish(
-                exchange,
-                # A headers exchange does not look at it.
-                routing_key="",
-                body=messages.encode_text(text),
-                properties=messages.properties("text/plain", headers=dict(arguments.label)),
-                mandatory=True,
-            )
-        except UnroutableError:
-            raise NobodyWantsIt("RabbitMQ returned the message: nobody wants one with these labels") from None
+        headers = dict(arguments.label)
+        channel.basic_publish(
+            exchange=exchange,
+            routing_key="",  # A headers exchange ignores it.
+            body=messages.encode_text(text),
+            properties=pika.BasicProperties(headers=headers, delivery_mode=pika.DeliveryMode.Persistent),
+            # If it is returned, console.run() reports the UnroutableError: one line, exit code 67.
+            mandatory=True,
+        )
     console.say(f" [x] Sent {text!r}")
 
 

@@ -1,21 +1,21 @@
-"""Receive the logs of these severities from now on, until Ctrl-C. Start as many as you like.
+"""Show the logs of these severities, until Ctrl-C. Start as many as you like. Its pair is emit_log_direct.py.
 
 python routing/receive_logs_direct.py error
 python routing/receive_logs_direct.py info warning error
 """
 
 import topology
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
+from pika.spec import Basic, BasicProperties
 
 from common import console
 from common.config import Settings
-from common.messages import Message
+from common.connection import Channel, connect
 
 
-def receive(message: Message) -> Outcome:
-    console.say(f" [x] {message.routing_key}: {message.text()}")
-    return Outcome.ACK
+def show(channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes) -> None:
+    # errors="replace": otherwise one body that is no text would end all receivers of its severity.
+    console.say(f" [x] {method.routing_key}: {body.decode(errors='replace')}")
+    channel.basic_ack(method.delivery_tag)
 
 
 def main() -> None:
@@ -23,18 +23,16 @@ def main() -> None:
     parser.add_argument("severities", choices=topology.SEVERITIES, nargs="+", help="one or several")
     severities = parser.parse_args().severities
 
-    def declare(channel: DeclaringChannel) -> str:
+    with connect("routing/receive_logs_direct.py", Settings.load()) as connection:
+        channel = connection.channel()
         exchange = topology.declare(channel)
-        queue = topology.declare_temporary(channel)
-        # A queue may have any number of bindings. A message that fits several comes once all the same.
+        queue = channel.queue_declare("", exclusive=True).method.queue
         for severity in severities:
             channel.queue_bind(queue, exchange, routing_key=severity)
-        return queue
-
-    def ready(_queue: str) -> None:
+        channel.basic_qos(prefetch_count=100)
+        channel.basic_consume(queue, show)
         console.say(f" [*] Waiting for {', '.join(severities)}. To exit press CTRL+C")
-
-    consume("routing/receive_logs_direct.py", Settings.load(), declare, receive, on_ready=ready)
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

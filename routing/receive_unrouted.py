@@ -1,29 +1,33 @@
-"""Receive the logs that nobody wanted, until Ctrl-C; they are kept while it is away. Its pair is emit_log_direct.py.
+"""Show the logs that no other queue got, until Ctrl-C; its queue keeps them meanwhile. Its pair is emit_log_direct.py.
 
 python routing/receive_unrouted.py
 """
 
 import topology
-from common.consumer import Outcome, consume
+from pika.spec import Basic, BasicProperties
 
 from common import console
 from common.config import Settings
-from common.messages import Message
+from common.connection import Channel, connect
 
 
-def receive(message: Message) -> Outcome:
-    # An alternate exchange gets the message as it was: even its routing key is the one it was sent with.
-    console.say(f" [x] Nobody wanted {message.routing_key}: {message.text()}")
-    return Outcome.ACK
-
-
-def ready(_queue: str) -> None:
-    console.say(" [*] Waiting for what nobody wants. To exit press CTRL+C")
+def show(channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes) -> None:
+    # The alternate exchange gets the message unchanged, with the routing key that it was published with.
+    console.say(f" [x] Unrouted {method.routing_key}: {body.decode(errors='replace')}")
+    channel.basic_ack(method.delivery_tag)
 
 
 def main() -> None:
     console.parser(__doc__).parse_args()
-    consume("routing/receive_unrouted.py", Settings.load(), topology.declare_unrouted, receive, on_ready=ready)
+    with connect("routing/receive_unrouted.py", Settings.load()) as connection:
+        channel = connection.channel()
+        topology.declare(channel)
+        channel.queue_declare(topology.UNROUTED, durable=True)
+        channel.queue_bind(topology.UNROUTED, exchange=topology.UNROUTED)
+        channel.basic_qos(prefetch_count=100)
+        channel.basic_consume(topology.UNROUTED, show)
+        console.say(" [*] Waiting for unrouted logs. To exit press CTRL+C")
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

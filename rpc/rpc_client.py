@@ -1,76 +1,68 @@
 """Ask what fib(n) is, and wait for the reply. Its pair is rpc_server.py; start at least one of those first.
 
 python rpc/rpc_client.py 30
-python rpc/rpc_client.py 10 20 30                     three questions at once
-python rpc/rpc_client.py --count 1000 10              a thousand, up to 20 of them at once
-python rpc/rpc_client.py --deadline 1 30              waits a second, not longer
+python rpc/rpc_client.py --deadline 1 30     waits one second, not longer
 """
 
 import time
-from collections import deque
+import uuid
 
+import pika
 import topology
-from client import Call, Client, NoReply, NoServer, ServerError
+from pika.spec import Basic, BasicProperties
 
 from common import console, messages
 from common.config import Settings
-from common.errors import Failure
+from common.connection import Channel, connect
+from common.errors import ExitCode, Failure
+
+REPLIES = "amq.rabbitmq.reply-to"
+"""Not a queue, though it is consumed like one: RabbitMQ hands each reply directly to the channel that has asked."""
 
 
-class Unanswered(Failure):
-    """Some of several calls have failed."""
+class CallFailed(Failure):
+    def __init__(self, text: str, exit_code: ExitCode) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
-    def __init__(self, failures: list[Failure], total: int) -> None:
-        super().__init__(f"{len(failures):,} of {total:,} calls failed; the first: {failures[0]}")
-        self.exit_code = failures[0].exit_code
+
+def ask(channel: Channel, number: str, deadline: float) -> str:
+    call = str(uuid.uuid4())
+    replies: list[tuple[BasicProperties, bytes]] = []
+
+    def receive(_channel: Channel, _method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        if properties.correlation_id == call:
+            replies.append((properties, body))
+
+    def no_server(*_returned: object) -> None:
+        raise CallFailed("no server is there; start one with: python rpc/rpc_server.py", ExitCode.UNROUTABLE)
+
+    # Direct reply-to demands both: no acknowledgements, and to consume on the channel that asks.
+    channel.basic_consume(REPLIES, receive, auto_ack=True)
+    channel.add_on_return_callback(no_server)
+    # When its time is up, RabbitMQ deletes the request: no server works for a client that has given up.
+    request = pika.BasicProperties(reply_to=REPLIES, correlation_id=call, expiration=str(int(deadline * 1000)))
+    channel.basic_publish("", topology.QUEUE, messages.encode_text(number), request, mandatory=True)
+    end = time.monotonic() + deadline
+    while not replies and (left := end - time.monotonic()) > 0:
+        # It may return early, and without a reply.
+        channel.connection.process_data_events(time_limit=left)
+    if not replies:
+        raise CallFailed(f"no reply within {deadline:g} s; the server is too slow, or gone", ExitCode.NOT_CONFIRMED)
+    [(properties, body)] = replies
+    if properties.type == "error":
+        raise CallFailed(f"the server says: {body.decode('utf-8', 'replace')}", ExitCode.DATA)
+    return messages.decode_text(body)
 
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("numbers", nargs="*", default=["30"], metavar="NUMBER", help="the n of fib(n), 30 by default")
-    parser.add_argument("--deadline", type=console.seconds, default=5.0, metavar="S", help="of each call, 5 by default")
-    parser.add_argument("--in-flight", type=console.whole(1, 1000), default=20, metavar="N", help="calls at once")
-    parser.add_argument("--count", type=console.whole(1, 1_000_000), default=1, metavar="N", help="ask it all N times")
+    parser.add_argument("number", nargs="?", default="30", metavar="NUMBER", help="the n of fib(n), 30 by default")
+    parser.add_argument("--deadline", type=console.seconds, default=5.0, metavar="S", help="in seconds, 5 by default")
     arguments = parser.parse_args()
-    bodies = {number: messages.encode_text(number) for number in arguments.numbers}
-    total = len(arguments.numbers) * arguments.count
-    one_by_one = arguments.count == 1
-    replies: dict[str, str] = {}
-    failures: list[Failure] = []
-
-    def finish(number: str, call: Call) -> None:
-        try:
-            replies[number] = client.wait(call).text()
-            if one_by_one:
-                console.say(f" [.] Got {replies[number]}")
-        except NoServer:
-            raise NoServer("no server is there; start one with: python rpc/rpc_server.py") from None
-        except (NoReply, ServerError) as failure:
-            failures.append(failure)
-            if one_by_one and total > 1:
-                console.say(f" [.] No fib({number}): {failure}")
-
-    with Client("rpc/rpc_client.py", Settings.load()) as client:
-        in_flight: deque[tuple[str, Call]] = deque()
-        if not one_by_one:
-            console.say(f" [x] Requesting {', '.join(f'fib({n})' for n in bodies)}, {arguments.count:,} times")
-        began = time.monotonic()
-        for number in arguments.numbers * arguments.count:
-            if len(in_flight) == arguments.in_flight:
-                finish(*in_flight.popleft())
-            if one_by_one:
-                console.say(f" [x] Requesting fib({number})")
-            # Nothing else comes between: at the latest, it goes out when we wait.
-            call = client.send(topology.QUEUE, bodies[number], deadline=arguments.deadline, hold=True)
-            in_flight.append((number, call))
-        while in_flight:
-            finish(*in_flight.popleft())
-        seconds = time.monotonic() - began
-    if failures:
-        raise failures[0] if total == 1 else Unanswered(failures, total)
-    if not one_by_one:
-        answers = ", ".join(replies.values())
-        console.say(f" [.] Got {answers}, {arguments.count:,} times: {total / seconds:,.0f} calls/s")
+    with connect("rpc/rpc_client.py", Settings.load()) as connection:
+        console.say(f" [x] Requesting fib({arguments.number})")
+        console.say(f" [.] Got {ask(connection.channel(), arguments.number, arguments.deadline)}")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,12 @@
-"""The queue of this example. Only the server declares it: that it is there tells a client that a server is."""
+"""The queue of this example. Only the servers declare it: as long as it exists, there is a server."""
 
-from common.declaring import DeclaringChannel
+from common.connection import Channel
 
 QUEUE = "rpc.requests"
-DEAD_LETTERS = f"{QUEUE}.dead_letters"
 
 
-def declare(channel: DeclaringChannel) -> str:
-    """Declare the queue of requests and the one for those that nobody answered; return the former's name."""
-    channel.queue_declare(
-        DEAD_LETTERS,
-        durable=True,
-        # Requests that expired come here too, and might be many: the oldest are dropped.
-        arguments={"x-queue-type": "quorum", "x-max-length": 10_000},
-    )
-    channel.queue_declare(
-        QUEUE,
-        durable=True,
-        # It goes with its last server. So this is a classic queue; a quorum queue stays until somebody deletes it.
-        auto_delete=True,
-        arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD_LETTERS},
-    )
+def declare(channel: Channel) -> str:
+    """Declare the queue of requests; return its name."""
+    # auto_delete: RabbitMQ deletes the queue when its last consumer has gone, and the requests in it.
+    channel.queue_declare(QUEUE, durable=True, auto_delete=True)
     return QUEUE

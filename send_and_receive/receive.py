@@ -1,29 +1,32 @@
-"""Receive what send.py sends, until Ctrl-C. Its pair is send.py; either may start first.
+"""Receive what send.py sends, until Ctrl-C. Its pair is send.py; start either one first.
 
 python send_and_receive/receive.py
 """
 
-import topology
-from common.consumer import Outcome, consume
+from pika.spec import Basic, BasicProperties
 
 from common import console
 from common.config import Settings
-from common.messages import Message
+from common.connection import Channel, connect
+
+QUEUE = "send_and_receive.hello"
 
 
-def receive(message: Message) -> Outcome:
-    # text() raises BadMessage for what is no text; consume then rejects it, and it goes to the dead letters.
-    console.say(f" [x] Received {message.text()!r}")
-    return Outcome.ACK
-
-
-def ready(_queue: str) -> None:
-    console.say(" [*] Waiting for messages. To exit press CTRL+C")
+def receive(channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes) -> None:
+    # To RabbitMQ a body is bytes. Those that are no UTF-8 text are shown as replacement characters.
+    text = body.decode("utf-8", errors="replace")
+    console.say(f" [x] Received {text!r}")
+    channel.basic_ack(method.delivery_tag)
 
 
 def main() -> None:
     console.parser(__doc__).parse_args()
-    consume("send_and_receive/receive.py", Settings.load(), topology.declare, receive, on_ready=ready)
+    with connect("send_and_receive/receive.py", Settings.load()) as connection:
+        channel = connection.channel()
+        channel.queue_declare(QUEUE, durable=True)
+        channel.basic_consume(QUEUE, receive)
+        console.say(" [*] Waiting for messages. To exit press CTRL+C")
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

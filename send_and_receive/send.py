@@ -1,15 +1,15 @@
-"""Send one message to a queue, and know that RabbitMQ has it. Its pair is receive.py; either may start first.
+"""Send one message to a queue. Its pair is receive.py; start either one first.
 
 python send_and_receive/send.py                 sends 'Hello World!'
 python send_and_receive/send.py Good morning    sends 'Good morning'
-date | python send_and_receive/send.py -        sends what comes from standard input
+date | python send_and_receive/send.py -        sends what it reads from standard input
 """
-
-import topology
 
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
+
+QUEUE = "send_and_receive.hello"
 
 
 def main() -> None:
@@ -19,16 +19,8 @@ def main() -> None:
 
     with connect("send_and_receive/send.py", Settings.load()) as connection:
         channel = connection.channel()
-        queue = topology.declare(channel)
-        # From here on basic_publish returns when the message is safe, and raises UnroutableError or NackError if not.
-        channel.confirm_delivery()
-        channel.basic_publish(
-            exchange="",
-            routing_key=queue,
-            body=messages.encode_text(text),
-            properties=messages.properties("text/plain"),
-            mandatory=True,
-        )
+        channel.queue_declare(QUEUE, durable=True)
+        channel.basic_publish(exchange="", routing_key=QUEUE, body=messages.encode_text(text))
     console.say(f" [x] Sent {text!r}")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from tour.examples import examples
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"build", "dist", "node_modules", "venv"}
@@ -29,9 +33,8 @@ def markdown_files(folder: Path = ROOT) -> Iterator[Path]:
 
 FILES = list(markdown_files())
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-EXAMPLES = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("*/**/topology.py") if ".venv" not in path.parts)
-EXAMPLE_READMES = [ROOT / folder / "README.md" for folder in EXAMPLES]
-EXAMPLE_NAMES = [str(folder) for folder in EXAMPLES]
+EXAMPLE_NAMES = [example.name for example in examples(ROOT)]
+EXAMPLE_READMES = [ROOT / name / "README.md" for name in EXAMPLE_NAMES]
 
 
 def tokens(path: Path) -> list[Token]:
@@ -115,7 +118,7 @@ def fences(stream: list[Token], kind: str) -> list[Token]:
 
 def test_there_is_something_to_check() -> None:
     assert "README.md" in NAMES
-    assert len(EXAMPLES) >= 3
+    assert len(EXAMPLE_NAMES) >= 3
 
 
 def test_the_map_names_every_example_and_nothing_else() -> None:
@@ -125,7 +128,7 @@ def test_the_map_names_every_example_and_nothing_else() -> None:
         for child in token.children or []
         if child.type == "link_open"
     ]
-    assert sorted(in_map) == sorted(f"{folder}/" for folder in EXAMPLES)
+    assert in_map == [f"{name}/" for name in EXAMPLE_NAMES]
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -150,7 +153,7 @@ def test_every_link_and_anchor_is_alive(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_every_command_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    missing = []
+    missing: list[str] = []
     for command in commands(path):
         for words in re.findall(r"(?:^|[|&;:] *)make\b((?: +[\w=./-]+)*)", command):
             goals = [word for word in words.split() if "=" not in word and not word.startswith("-")]
@@ -227,6 +230,186 @@ def test_what_to_remember_is_three_lines_with_links_to_the_guides(path: Path) ->
     assert sum(token.type == "list_item_open" for token in part) == 3
     targets = [str(child.attrs.get("href")) for token in part for child in token.children or []]
     assert any(target.startswith("https://www.rabbitmq.com/") for target in targets)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_every_console_block_names_its_terminal_visibly(path: Path) -> None:
+    first = {fence.content.partition("\n")[0] for fence in fences(tokens(path), "console")}
+    assert [line for line in first if not re.fullmatch(r"# Terminal \d+(: \S.*)?", line)] == []
+
+
+# The end of a lesson: the lessons before and after it, and how to start over
+
+
+def navigation(name: str, names: list[str]) -> str:
+    """The last line of the README of ``name``; ``names`` are all lessons in reading order."""
+    place = names.index(name)
+    parts = [f"[← {lesson(other)}]({way(name, other)})" for other in names[max(0, place - 1) : place]]
+    parts += [f"[{lesson(other)} →]({way(name, other)})" for other in names[place + 1 : place + 2]]
+    return " · ".join([*parts, f"start over: `python -m broker reset {lesson(name)}`"])
+
+
+def lesson(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def way(name: str, other: str) -> str:
+    """The link from one lesson to another."""
+    return posixpath.relpath(other, name) + "/"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("a", "[b →](../b/) · start over: `python -m broker reset a`"),
+        ("b", "[← a](../a/) · [c →](../shelf/c/) · start over: `python -m broker reset b`"),
+        ("shelf/c", "[← b](../../b/) · [d →](../d/) · start over: `python -m broker reset c`"),
+        ("shelf/d", "[← c](../c/) · start over: `python -m broker reset d`"),
+    ],
+)
+def test_where_a_lesson_leads(name: str, line: str) -> None:
+    assert navigation(name, ["a", "b", "shelf/c", "shelf/d"]) == line
+
+
+@pytest.mark.parametrize("path", EXAMPLE_READMES, ids=EXAMPLE_NAMES)
+def test_a_lesson_ends_with_the_next_and_the_previous_one(path: Path) -> None:
+    stream = tokens(path)
+    assert [token.type for token in stream[-4:]] == ["hr", "paragraph_open", "inline", "paragraph_close"]
+    assert stream[-2].content == navigation(path.parent.relative_to(ROOT).as_posix(), EXAMPLE_NAMES)
+
+
+# Quoted code: a fence whose words are "python FILE"
+
+LEFT_OUT = "# …"
+
+
+def misquoted(quote: str, text: str) -> str:
+    """The first line of ``quote`` that does not stand in ``text`` where it should; empty if all do.
+
+    The lines must follow each other, with the indentation that they have in ``text`` or less, but the same less of all
+    of them. A line ``# …`` stands for lines that are left out.
+    """
+    pieces = _pieces(textwrap.dedent(quote).splitlines())
+    lines = [line.rstrip() for line in text.splitlines()]
+    best, wrong = -1, "it quotes nothing"
+    for indent in {len(line) - len(line.lstrip()) for line in lines}:
+        place = 0
+        found = 0
+        for piece in pieces:
+            wanted = [(" " * indent + line).rstrip() for line in piece]
+            starts = range(place, len(lines))
+            count, begin = max(((_common(wanted, lines[start:]), -start) for start in starts), default=(0, 0))
+            found += count
+            if count < len(wanted):
+                if found > best:
+                    best, wrong = found, piece[count]
+                break
+            # What is left out is a line at least.
+            place = -begin + count + 1
+        else:
+            if pieces:
+                return ""
+    return wrong
+
+
+def _pieces(lines: list[str]) -> list[list[str]]:
+    pieces: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip() == LEFT_OUT:
+            pieces.append([])
+        else:
+            pieces[-1].append(line)
+    return [piece for piece in pieces if any(piece)]
+
+
+def _common(wanted: list[str], lines: list[str]) -> int:
+    """How many lines the two begin with in common."""
+    same = (a == b for a, b in zip(wanted, lines, strict=False))
+    return next((place for place, fits in enumerate(same) if not fits), min(len(wanted), len(lines)))
+
+
+SCRIPT = """\
+import os
+
+def work(channel, body):
+    print(body)
+    # Only now.
+    channel.basic_ack(1)
+
+def main():
+    with connect() as connection:
+        print("ready")
+        connection.start()
+    print(body)
+"""
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "import os",
+        "def work(channel, body):\n    print(body)",
+        "# Only now.\nchannel.basic_ack(1)",
+        "    # Only now.\n    channel.basic_ack(1)",
+        "import os\n\ndef work(channel, body):",
+        "def work(channel, body):\n    # …\n    channel.basic_ack(1)",
+        "# …\nconnection.start()\n# …",
+        "print(body)\n# …\nprint(body)",
+    ],
+)
+def test_a_true_quote(quote: str) -> None:
+    assert misquoted(quote, SCRIPT) == ""
+
+
+@pytest.mark.parametrize(
+    ("quote", "wrong"),
+    [
+        ("", "it quotes nothing"),
+        ("# …", "it quotes nothing"),
+        ("import sys", "import sys"),
+        ("print(body)\nchannel.basic_ack(1)", "channel.basic_ack(1)"),
+        ("# Only now.\nchannel.basic_ack(2)", "channel.basic_ack(2)"),
+        ("# Only now\nchannel.basic_ack(1)", "# Only now"),
+        ("basic_ack(1)", "basic_ack(1)"),
+        ("def work(channel, body):\n  print(body)", "  print(body)"),
+        ("channel.basic_ack(1)\n# …\nprint(body)\n# …\nprint(body)", "print(body)"),
+        ("print(body)\n# …\n# Only now.", "# Only now."),
+        ("with connect() as connection:\nconnection.start()", "connection.start()"),
+    ],
+)
+def test_a_wrong_quote_is_told_with_its_line(quote: str, wrong: str) -> None:
+    assert misquoted(quote, SCRIPT) == wrong
+
+
+def quotes(path: Path) -> Iterator[tuple[Token, str, list[str]]]:
+    """The Python fences of a README, with the file that each names, and the links in the paragraph before it."""
+    before: list[str] = []
+    for token in tokens(path):
+        if token.type == "inline":
+            before = [str(child.attrs.get("href", "")) for child in token.children or []]
+        elif token.type == "fence" and token.info.split()[:1] == ["python"]:
+            yield token, token.info.removeprefix("python").strip(), before
+
+
+def test_which_quotes_are_found(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("See [a](a.py) and [b](b.py):\n\n```python a.py\nx\n```\n\nNo.\n\n```python\ny\n```\n", "utf-8")
+    assert [(name, [link for link in before if link]) for _, name, before in quotes(readme)] == [
+        ("a.py", ["a.py", "b.py"]),
+        ("", []),
+    ]
+
+
+@pytest.mark.parametrize("path", EXAMPLE_READMES, ids=EXAMPLE_NAMES)
+def test_code_is_quoted_as_it_is(path: Path) -> None:
+    for token, name, before in quotes(path):
+        where = f"{path.relative_to(ROOT)}:{(token.map or [0])[0] + 1}"
+        assert name, f"{where}: the fence does not say which file it quotes: ```python FILE"
+        assert name in before, f"{where}: the sentence before does not link {name}"
+        file = path.parent / name
+        assert file.is_file(), f"{where}: there is no {name}"
+        wrong = misquoted(token.content, file.read_text(encoding="utf-8"))
+        assert not wrong, f"{where}: {name} does not have this line here: {wrong}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

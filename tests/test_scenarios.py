@@ -43,6 +43,7 @@ def test_it_happens_as_it_is_written(
     report: Report,
 ) -> None:
     scenario = example.scenario
+    assert not example.error, example.error
     result = play(scenario, configured)
     if "is not installed" in result.unsupported:
         pytest.skip(result.unsupported)  # It says nothing about this broker.
@@ -85,6 +86,10 @@ def test_no_other_text_promises_what_is_not_played() -> None:
     texts = [path for path in (*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")) if path not in played]
     assert ROOT / "README.md" in texts
     assert [block for path in texts for block in load(path).blocks] == []
+
+
+def test_every_readme_can_be_played() -> None:
+    assert [example.error for example in EXAMPLES if example.error] == []
 
 
 def test_examples_hide_nothing_from_the_scenario() -> None:

@@ -1,10 +1,11 @@
-"""Tell those whose pattern fits the key. Its pair is receive_logs_topic.py; start at least one of those first.
+"""Publish a log about several things at once. Its pair is receive_logs_topic.py; start at least one of those first.
 
 python topics/emit_log_topic.py north.till.error out of paper
 tail -1 /var/log/syslog | python topics/emit_log_topic.py north.server.info -
 """
 
 import keys
+import pika
 import topology
 from pika.exceptions import UnroutableError
 
@@ -14,14 +15,14 @@ from common.connection import connect
 from common.errors import ExitCode, Failure
 
 
-class NobodyWantsIt(Failure):
+class Unroutable(Failure):
     exit_code = ExitCode.UNROUTABLE
 
 
 def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("key", type=keys.key, nargs="?", default="north.till.info", help="words with dots between them")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="the message; - reads standard input")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="the log; - reads standard input")
     arguments = parser.parse_args()
     text = console.body_text(arguments.words, default="Hello World!")
 
@@ -31,17 +32,14 @@ def main() -> None:
         channel.confirm_delivery()
         try:
             channel.basic_publish(
-                exchange,
+                exchange=exchange,
                 routing_key=arguments.key,
                 body=messages.encode_text(text),
-                properties=messages.properties("text/plain"),
+                properties=pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent),
                 mandatory=True,
             )
         except UnroutableError:
-            raise NobodyWantsIt(
-                f"RabbitMQ returned the message: no pattern fits {arguments.key!r}; "
-                "start a receiver with one that does, or '#'"
-            ) from None
+            raise Unroutable(f"RabbitMQ returned the log: no pattern matches {arguments.key!r}") from None
     console.say(f" [x] Sent {arguments.key}: {text}")
 
 

@@ -1,22 +1,22 @@
-"""Receive the logs whose key fits one of these patterns, until Ctrl-C. Start as many as you like.
+"""Show the logs whose key matches one of these patterns, until Ctrl-C. Its pair is emit_log_topic.py.
 
-python topics/receive_logs_topic.py '#'                    everything
-python topics/receive_logs_topic.py '*.till.*' '#.error'   what is about a till, and all errors
+python topics/receive_logs_topic.py '#'                    all logs
+python topics/receive_logs_topic.py '*.till.*' '#.error'   all logs about a till, and all errors
 """
 
 import keys
 import topology
-from common.consumer import Outcome, consume
-from common.declaring import DeclaringChannel
+from pika.spec import Basic, BasicProperties
 
 from common import console
 from common.config import Settings
-from common.messages import Message
+from common.connection import Channel, connect
 
 
-def receive(message: Message) -> Outcome:
-    console.say(f" [x] {message.routing_key}: {message.text()}")
-    return Outcome.ACK
+def show(channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes) -> None:
+    # errors="replace": otherwise one body that is no text would end all receivers whose patterns match.
+    console.say(f" [x] {method.routing_key}: {body.decode(errors='replace')}")
+    channel.basic_ack(method.delivery_tag)
 
 
 def main() -> None:
@@ -24,18 +24,16 @@ def main() -> None:
     parser.add_argument("patterns", type=keys.key, nargs="+", metavar="PATTERN", help="* is one word, # any number")
     patterns = parser.parse_args().patterns
 
-    def declare(channel: DeclaringChannel) -> str:
+    with connect("topics/receive_logs_topic.py", Settings.load()) as connection:
+        channel = connection.channel()
         exchange = topology.declare(channel)
-        queue = topology.declare_temporary(channel)
-        # Patterns that fit the same message do no harm: a queue gets it once.
+        queue = channel.queue_declare("", exclusive=True).method.queue
         for pattern in patterns:
             channel.queue_bind(queue, exchange, routing_key=pattern)
-        return queue
-
-    def ready(_queue: str) -> None:
+        channel.basic_qos(prefetch_count=100)
+        channel.basic_consume(queue, show)
         console.say(f" [*] Waiting for {', '.join(patterns)}. To exit press CTRL+C")
-
-    consume("topics/receive_logs_topic.py", Settings.load(), declare, receive, on_ready=ready)
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

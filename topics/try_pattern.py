@@ -1,10 +1,9 @@
-"""Ask RabbitMQ which of these keys fit a pattern. It needs no other program, and disturbs none.
+"""Ask RabbitMQ which of these keys match a pattern. It needs no other program, and disturbs none.
 
 python topics/try_pattern.py 'north.*' north north.till north.till.error
 """
 
 import keys
-import topology
 from pika.exceptions import UnroutableError
 
 from common import console
@@ -21,17 +20,18 @@ def main() -> None:
     with connect("topics/try_pattern.py", Settings.load()) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
-        exchange = topology.declare_trial(channel)
         queue = channel.queue_declare("", exclusive=True).method.queue
+        # An exchange for this trial alone; auto_delete lets RabbitMQ delete it with its last binding.
+        exchange = f"topics.trial.{queue}"
+        channel.exchange_declare(exchange, exchange_type="topic", durable=True, auto_delete=True)
         channel.queue_bind(queue, exchange, routing_key=arguments.pattern)
         for key in arguments.keys:
             try:
-                # What no binding fits is returned, and that is the answer.
                 channel.basic_publish(exchange, routing_key=key, body=b"", mandatory=True)
             except UnroutableError:
-                console.say(f" [ ] {key!r} does not fit")
+                console.say(f" [ ] {key!r} does not match")
             else:
-                console.say(f" [x] {key!r} fits")
+                console.say(f" [x] {key!r} matches")
 
 
 if __name__ == "__main__":

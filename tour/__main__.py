@@ -38,13 +38,11 @@ _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_
 
 
 class Screen:
-    """Shows events as they happen, each line with the name of its terminal before it."""
+    """Shows events as they happen, each line with its terminal before it: the number and what runs there."""
 
     def __init__(self, out: Console, scenario: Scenario) -> None:
         self.out = out
-        labels = list(dict.fromkeys(block.label for block in scenario.played))
-        self.width = max(map(len, labels), default=0)
-        self.styles = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(labels)}
+        self.width = max((len(block.label) for block in scenario.played), default=0)
 
     def show(self, event: Event) -> None:
         """Print one event."""
@@ -63,7 +61,8 @@ class Screen:
                 self.line(Text(f"skipped: {reason}", "dim"))
 
     def labelled(self, terminal: str, text: Text) -> None:
-        style = self.styles.get(terminal, "")
+        number = int(terminal.partition(" ")[0])
+        style = _COLOURS[(number - 1) % len(_COLOURS)]
         self.line(Text.assemble((terminal.ljust(self.width), style), (" │ ", "dim"), text))
 
     def line(self, text: Text) -> None:
@@ -109,6 +108,9 @@ def _list(out: Console, chosen: Sequence[Example]) -> None:
 def _play(out: Console, example: Example, settings: Settings, own_broker: bool, only_check: bool) -> bool:
     """Play one example and tell how it went; return whether all was as it should be."""
     screen = Screen(out, example.scenario)
+    if example.error:
+        _tell(screen, example, Result(example.name, failure=example.error), only_check)
+        return False
     if not only_check:
         screen.line(Text(f"\n# {example.scenario.title}", "bold"))
         screen.line(

@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 from common.errors import ExitCode, Failure
 from tour.player import load
-from tour.scenario import Scenario
+from tour.scenario import Scenario, ScenarioError
 
 # Folders that no example lies in.
 _NOT_EXAMPLES = frozenset(("build", "dist", "node_modules", "venv", "__pycache__"))
@@ -26,21 +26,32 @@ class UnknownExample(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A folder whose README has a scenario. ``name`` is its path below the root; ``mapped``: the map leads to it."""
+    """A folder whose README has a scenario. ``name`` is its path below the root; ``mapped``: the map leads to it.
+
+    ``error`` says why its README cannot be played, if so; the scenario is then empty.
+    """
 
     name: str
     scenario: Scenario
     mapped: bool = True
+    error: str = ""
 
 
 def examples(root: Path) -> list[Example]:
-    """All examples below ``root``: those of the map in its order, then the others by name. Raises ScenarioError."""
+    """All examples below ``root``: those of the map in its order, then the others by name."""
     order = mapped_folders(root)
-    found = {folder: load(folder / "README.md", root) for folder in _folders(root)}
-    playable = {folder: scenario for folder, scenario in found.items() if scenario.played}
-    names = [folder for folder in order if folder in playable]
-    names += [folder for folder in sorted(playable) if folder not in order]
-    return [Example(folder.relative_to(root).as_posix(), playable[folder], folder in order) for folder in names]
+    others = [folder for folder in sorted(_folders(root)) if folder not in order]
+    found = [_example(folder, root, folder in order) for folder in (*order, *others)]
+    return [example for example in found if example.scenario.played or example.error]
+
+
+def _example(folder: Path, root: Path, mapped: bool) -> Example:
+    name = folder.relative_to(root).as_posix()
+    try:
+        return Example(name, load(folder / "README.md", root), mapped)
+    except ScenarioError as error:
+        # One README that cannot be played must not keep the others from it.
+        return Example(name, Scenario(f"{name}/README.md", name, str(error), ()), mapped, str(error))
 
 
 def choose(available: Sequence[Example], names: Sequence[str]) -> list[Example]:

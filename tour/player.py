@@ -10,7 +10,7 @@ import queue
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +20,7 @@ from common.management import Management
 from tour.report import Mismatch, diff
 from tour.scenario import Action, AnyLines, Block, Command, Exit, Key, Output, Press, Scenario, parse
 from tour.terminal import CommandError, Process, Terminal
+from tour.varying import Memory
 from tour.vhost import environment, fresh_vhost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +109,8 @@ class Player:
         self.folder = folder
         self.own_broker = own_broker
         self.version = version
-        self._terminals: dict[str, Terminal] = {}
+        self.memory = Memory()
+        self._terminals: dict[int, Terminal] = {}
         self._processes: list[Process] = []
         self._happenings: queue.SimpleQueue[tuple[Terminal, str | int]] = queue.SimpleQueue()
         self.blocks = 0
@@ -147,10 +149,7 @@ class Player:
                 self._skipped = block.heading
                 yield Skipped(f"{self.scenario.source}:{block.line}: {block.heading!r} {reason}")
             return
-        if block.terminal is None:
-            terminal = Terminal(block.label)
-        else:
-            terminal = self._terminals.setdefault(block.terminal, Terminal(block.label))
+        terminal = self._terminals.setdefault(block.terminal, Terminal(block.terminal))
         yield from _Turn(self, block, terminal).play()
         self.blocks += 1
 
@@ -164,10 +163,10 @@ class Player:
         return ""
 
     def finish(self) -> Iterator[Event]:
-        """Press Ctrl-C wherever something still runs, and check that nothing else has happened. Raises Mismatch."""
+        """Wait for the end of what was killed. Raises Mismatch."""
         for terminal in self._terminals.values():
-            assert terminal.last is not None
-            yield from _Turn(self, terminal.last, terminal).finish()
+            if terminal.last is not None:
+                yield from _Turn(self, terminal.last, terminal).finish()
 
     # What a turn does with its terminal
 
@@ -200,6 +199,11 @@ class Player:
         terminal.printed(what)
         return Printed(terminal.label, what)
 
+    def owner(self, pid: int, command: Command) -> Terminal | None:
+        """The terminal among the victims of ``command`` whose program has this process id."""
+        victims = [self._terminals[number] for number in command.victims]
+        return next((victim for victim in victims if victim.process and victim.process.owns(pid)), None)
+
     def others(self, than: Terminal) -> list[Terminal]:
         """The other terminals of the scenario."""
         return [terminal for terminal in self._terminals.values() if terminal is not than]
@@ -217,6 +221,9 @@ class _Turn:
     def play(self) -> Iterator[Event]:
         terminal = self.terminal
         terminal.last = self.block
+        if not self.block.goes_on:
+            yield from self.prompt()
+        terminal.role = self.block.role
         for action in self.block.actions:
             match action:
                 case Command():
@@ -230,43 +237,48 @@ class _Turn:
                 case Exit():
                     yield from self.ended(action)
             self.done += 1
-        open_end = isinstance(self.block.actions[-1], AnyLines)
-        if not terminal.done and (self.block.terminal is None or (terminal.pressed and not open_end)):
+        if not terminal.done and not self.block.stays:
             yield from self.ended(None)
 
     def finish(self) -> Iterator[Event]:
         """The end of the scenario in this terminal."""
         terminal = self.terminal
         self.done = len(self.block.actions)
-        if terminal.done:
-            return
-        yield from self.player.pump(0)
-        if terminal.code is not None and terminal.pressed is None:
-            raise self.mismatch(f"ended by itself (exit code {terminal.code})")
-        if terminal.excess:
-            raise self.mismatch("printed more than the README says")
-        if terminal.pressed is None:
-            yield from self.press(Press(self.block.line, Key.INTERRUPT))
-        yield from self.ended(None)
+        if not terminal.done:
+            yield from self.ended(None)
 
     def type(self, command: Command) -> Iterator[Event]:
         terminal = self.terminal
-        if terminal.process is not None and not terminal.done:
-            # The prompt must be back before anything can be typed.
-            yield from self.ended(None)
-        yield Typed(terminal.label, command.text)
+        yield from self.prompt()
+        text = self.player.memory.real(command.text)
+        yield Typed(terminal.label, text)
         terminal.started()
+        yield from self.player.pump(0)
+        self.kill(command, text)
         try:
-            self.player.start(terminal, command.text)
+            self.player.start(terminal, text)
         except CommandError as error:
             raise CommandError(f"{self.where(command)}: {error}") from None
+
+    def prompt(self) -> Iterator[Event]:
+        """The prompt must be back before anything can be typed."""
+        if self.terminal.process is not None and not self.terminal.done:
+            yield from self.ended(None)
+
+    def kill(self, command: Command, text: str) -> None:
+        """Note whose program ``command`` is about to kill, and see to it that it is one that was started here."""
+        for pid in replace(command, text=text).kills:
+            victim = self.player.owner(int(pid), command)
+            if victim is None:
+                raise self.mismatch(f"cannot do this: {text} (the program has ended)")
+            victim.stopped, victim.killed = text, command.merciless
 
     def press(self, press: Press) -> Iterator[Event]:
         terminal = self.terminal
         yield from self.player.pump(0)
         if terminal.code is not None:
             raise self.mismatch(f"ended (exit code {terminal.code}) before {press.key.value}")
-        terminal.pressed = press.key
+        terminal.stopped, terminal.killed = press.key.value, press.key is Key.QUIT
         yield Pressed(terminal.label, press.key)
         assert terminal.process is not None
         terminal.process.press(press.key)
@@ -276,7 +288,7 @@ class _Turn:
         deadline = time.monotonic() + self.block.limit
         while True:
             while terminal.unread:
-                if output.matches(terminal.unread[0]):
+                if self.player.memory.accept(output.text, output.varies, terminal.unread[0]):
                     terminal.read()
                     return
                 if not terminal.anything:
@@ -299,13 +311,11 @@ class _Turn:
         while terminal.code is None and not terminal.excess:
             left = deadline - time.monotonic()
             if left <= 0:
-                after = f" after {terminal.pressed.value}" if terminal.pressed else ""
-                raise self.mismatch(f"did not return within {self.block.limit:g} s{after}")
+                raise self.mismatch(f"did not return within {self.block.limit:g} s{self.advice()}")
             yield from self.player.pump(left)
         yield from self.aftermath()
         wanted = told.code if told else 0
-        # Ctrl-\ kills: which code that is does not matter.
-        fits = terminal.code == wanted or (told is None and terminal.pressed is Key.QUIT)
+        fits = terminal.code == wanted or (told is None and terminal.killed)
         if not fits:
             self.check_support()
         if terminal.excess:
@@ -314,6 +324,12 @@ class _Turn:
             raise self.mismatch(f"ended with exit code {terminal.code}, not {wanted}", told)
         terminal.unread.clear()
         terminal.done = True
+
+    def advice(self) -> str:
+        """What to do about a program that does not end."""
+        if self.terminal.stopped:
+            return f" after {self.terminal.stopped}"
+        return ": end it with ^C in its last block, or with kill in another terminal"
 
     def aftermath(self) -> Iterator[Event]:
         """Let the lines arrive that belong to the one that is wrong."""
@@ -337,7 +353,7 @@ class _Turn:
             self.where(action),
             f"{what}: {action.text}" if isinstance(action, Output) else what,
             self.terminal,
-            diff(self.block, self.done, self.terminal, source),
+            diff(self.block, self.done, self.terminal, source, self.player.memory),
             self.player.others(self.terminal),
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from common.errors import ExitCode, Failure
 from tour.scenario import Action, Block, Command, Output, Press, as_written
 from tour.terminal import Terminal
+from tour.varying import Memory
 
 _TAIL = 20
 
@@ -20,14 +21,14 @@ class Mismatch(Failure):
     def __init__(
         self, where: str, what: str, terminal: Terminal, diff: Sequence[str], others: Sequence[Terminal]
     ) -> None:
-        super().__init__(f"{where}: {terminal.label} {what}")
+        super().__init__(f"{where}: {terminal.name} {what}")
         parts = [str(self), *diff]
         if terminal.code is not None and terminal.lines:
-            parts += [f"All that the command in {terminal.label} printed:", *_tail(terminal)]
+            parts += [f"All that the command in {terminal.name} printed:", *_tail(terminal)]
         for other in others:
-            if other.code is not None and not other.done and other.pressed is None:
+            if other.code is not None and not other.done and not other.stopped:
                 # Often the cause, where the mismatch is only the effect.
-                parts += [f"Before that, {other.label} ended by itself (exit code {other.code}); it printed:"]
+                parts += [f"Before that, {other.name} ended by itself (exit code {other.code}); it printed:"]
                 parts += _tail(other)
         self.report = "\n".join(parts)
 
@@ -38,7 +39,7 @@ def _tail(terminal: Terminal) -> list[str]:
     return [*([f"    ({left_out} lines before)"] if left_out else []), *(f"    {line}" for line in lines)]
 
 
-def diff(block: Block, played: int, terminal: Terminal, source: str) -> list[str]:
+def diff(block: Block, played: int, terminal: Terminal, source: str, memory: Memory) -> list[str]:
     """A unified diff of what ``block`` says of its terminal against what was seen there.
 
     The first ``played`` actions were as they should be, the next was not.
@@ -50,7 +51,7 @@ def diff(block: Block, played: int, terminal: Terminal, source: str) -> list[str
     outputs = [action for action in ahead if isinstance(action, Output)]
     for line in terminal.unread:
         # A line that is expected further down is shown as the README writes it: it is not what is wrong.
-        match = next((output for output in outputs if output.matches(line)), None)
+        match = next((output for output in outputs if memory.fits(output.text, output.varies, line)), None)
         if match:
             del outputs[: outputs.index(match) + 1]
         seen.append(match.text if match else line)
@@ -58,7 +59,7 @@ def diff(block: Block, played: int, terminal: Terminal, source: str) -> list[str
         seen.append(f"(exit code {terminal.code})")
     return list(
         difflib.unified_diff(
-            expected, seen, f"{source}:{block.line} (expected)", f"{terminal.label} (seen)", lineterm="", n=1000
+            expected, seen, f"{source}:{block.line} (expected)", f"{terminal.name} (seen)", lineterm="", n=1000
         )
     )
 

@@ -93,6 +93,12 @@ class Process:
                 resource.prlimit(self._popen.pid, resource.RLIMIT_CORE, (0, 0))
         self._signal(_SIGNALS[key])
 
+    def owns(self, pid: int) -> bool:
+        """Whether this is the id of the command, or of one of its children, and it still runs."""
+        with self._lock, suppress(ProcessLookupError, PermissionError):
+            return not self._reaped and os.getpgid(pid) == self._popen.pid
+        return False
+
     def kill(self) -> None:
         """End it and its children at once, and wait until they are gone."""
         self._signal(signal.SIGKILL)
@@ -140,16 +146,19 @@ class Terminal:
 
     ``lines`` is all that the command printed, ``unread`` what no block has told yet. ``anything`` is true below a line
     ``…``, and then ``passed`` is what has been passed over. ``code`` is the command's exit code once it has returned,
-    ``done`` that this was expected. ``last`` is the last block that happened here.
+    ``done`` that this was expected. ``stopped`` is the key or the command that has asked it to end, ``killed`` that
+    it has no time for anything, so that its exit code does not matter. ``last`` is the last block that happened here.
     """
 
-    label: str
+    number: int
+    role: str = ""
     process: Process | None = None
     lines: list[str] = field(default_factory=list)
     unread: deque[str] = field(default_factory=deque)
     anything: bool = False
     passed: list[str] = field(default_factory=list)
-    pressed: Key | None = None
+    stopped: str = ""
+    killed: bool = False
     code: int | None = None
     done: bool = False
     last: Block | None = None
@@ -159,7 +168,17 @@ class Terminal:
         self.lines.clear()
         self.unread.clear()
         self.passed.clear()
-        self.anything, self.pressed, self.code, self.done = False, None, None, False
+        self.anything, self.stopped, self.killed, self.code, self.done = False, "", False, None, False
+
+    @property
+    def label(self) -> str:
+        """What to call it in a column: ``1 worker``."""
+        return f"{self.number} {self.role}".rstrip()
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence."""
+        return f"terminal {self.number} ({self.role})" if self.role else f"terminal {self.number}"
 
     def read(self) -> None:
         """The next line is told by a block."""
@@ -188,7 +207,8 @@ def split(command: str) -> tuple[list[str], dict[str, str]]:
     """The program and arguments of a typed line, and the variables set before it.
 
     ``python`` becomes the one that runs this. A line that only a shell understands (pipes, redirections, variables,
-    patterns) is given to ``sh``. Raises CommandError for a quote that is not closed.
+    patterns) is given to ``sh``, and so is ``kill``: not every system has it as a program. Raises CommandError for a
+    quote that is not closed.
     """
     if _needs_shell(command):
         return ["/bin/sh", "-c", command], {}
@@ -202,6 +222,8 @@ def split(command: str) -> tuple[list[str], dict[str, str]]:
         words.pop(0)
     if not words:
         raise CommandError(f"{command!r} runs nothing")
+    if words[0] == "kill":
+        return ["/bin/sh", "-c", command], {}
     if words[0] in ("python", "python3"):
         words[0] = sys.executable
     return words, variables

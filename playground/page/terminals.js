@@ -26,7 +26,8 @@ export class Terminals {
     it.state = state;
     it.card.dataset.state = state.running ? (state.paused ? "paused" : "running") : "ended";
     it.card.dataset.code = state.code ?? "";
-    it.title.textContent = state.title === "terminal" ? state.script : `${state.title} · ${state.script}`;
+    it.title.textContent = `${state.title} · ${state.script}`;
+    it.card.dataset.role = state.role;
     it.card.setAttribute("aria-label", `Terminal ${it.title.textContent}`);
     const killed = state.code > 128;
     it.badge.textContent = state.running ? (state.paused ? "paused" : "running") : killed ? "killed" : state.code === null ? "starting" : `exit code ${state.code}`;
@@ -46,8 +47,7 @@ export class Terminals {
   make(state) {
     const make = (name, className = "", text = "") => Object.assign(document.createElement(name), { className, textContent: text });
     const card = make("article", "terminal");
-    card.dataset.terminal = state.title;
-    card.dataset.id = state.id;
+    card.dataset.terminal = state.id;
     const head = make("header");
     const it = { card, title: make("h3"), badge: make("span", "state"), output: make("pre"), buttons: {}, lines: [], state };
     it.output.tabIndex = 0;

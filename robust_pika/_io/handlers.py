@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from robust_pika.errors import Reject, StopConsuming
 from robust_pika.messages import Message
@@ -20,13 +20,8 @@ LONGEST_PAUSE = 30.0
 log = logging.getLogger("robust_pika")
 
 
-class Result(NamedTuple):
-    """What becomes of the message with this delivery tag; ``why`` it was rejected is for the log."""
-
-    tag: int
-    outcome: Outcome
-    why: str = ""
-    answer: Answer | None = None
+Result = tuple[int, Outcome, str, Answer | None]
+"""What becomes of the message with this delivery tag, why it was rejected (for the log), and the answer to it."""
 
 
 class Origin(Protocol):
@@ -58,16 +53,19 @@ class HandlerThreads:
         self._on_error = on_error
         self._stop = stop
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.put: Callable[[Job], None] = self._jobs.put
+        """Have a message handled, in its turn."""
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(count)]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message waits for a thread."""
+        return self._jobs.empty()
 
     def start(self) -> None:
         """Start the threads."""
         for thread in self._threads:
             thread.start()
-
-    def put(self, job: Job) -> None:
-        """Have a message handled, in its turn."""
-        self._jobs.put(job)
 
     def take_back(self) -> list[int]:
         """The delivery tags of the messages that no thread has begun; none will be begun."""
@@ -86,15 +84,11 @@ class HandlerThreads:
 
     def _work(self) -> None:
         failures = 0
-        while job := self._jobs.get():
+        handler, next_job = self._handler, self._jobs.get
+        while job := next_job():
             origin, tag, message = job
             try:
-                result = self._handler(message)
-                if result is Outcome.ACK:
-                    origin.finished(Result(tag, result))
-                    failures = 0
-                    continue
-                outcome, why, answer = self._read(result)
+                outcome, why, answer = self._read(handler(message))
                 failures = 0
             except Reject as reason:
                 outcome, why, answer = Outcome.REJECT, str(reason), None
@@ -110,7 +104,7 @@ class HandlerThreads:
             except BaseException as error:
                 outcome, why, answer = Outcome.REQUEUE, "", None
                 self._leave(error)
-            origin.finished(Result(tag, outcome, why, answer))
+            origin.finished((tag, outcome, why, answer))
             if self.exit:
                 return
 

@@ -22,9 +22,26 @@ KINDS = frozenset((spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY, spec.F
 DELIVER = spec.Basic.Deliver.INDEX.to_bytes(4, "big")
 TAG = Struct(">QB")
 BODY_SIZE = Struct(">4xQ")
+HEADER = Struct(">BHI4xQ")
 HEADER_FIXED = 12
 
 Take = Callable[[int, Message], None]
+
+
+class _Method:
+    """The first frame of a delivery: what it says, and the bytes by which another one is recognised that differs
+    in its delivery tag alone."""
+
+    __slots__ = ("exchange", "prefix", "redelivered", "routing_key", "suffix", "tag")
+
+    def __init__(self, data: bytes, start: int, after: int) -> None:
+        _consumer, tag_at = short_string(data, start + FRAME.size + len(DELIVER))
+        self.tag, redelivered = TAG.unpack_from(data, tag_at)
+        self.redelivered = bool(redelivered & 1)
+        self.exchange, key_at = short_string(data, tag_at + TAG.size)
+        self.routing_key, _ = short_string(data, key_at)
+        self.prefix = data[start:tag_at]
+        self.suffix = data[tag_at + TAG.size : after]
 
 
 class Incoming(AbstractStreamProtocol):
@@ -42,8 +59,9 @@ class Incoming(AbstractStreamProtocol):
         self._pieces: list[bytes] = []  # of a frame that is not whole
         self._size = 0
         self._wanted = OVERHEAD
+        self._last: _Method | None = None  # of the last delivery
         # The delivery whose frames are coming: from the method to the last piece of the body.
-        self._method: tuple[int, bool, str, str] | None = None
+        self._method: _Method | None = None
         self._properties = b""
         self._body: list[bytes] = []
         self._missing = 0
@@ -88,23 +106,22 @@ class Incoming(AbstractStreamProtocol):
                 # In their order: what pika is told may decide what becomes of the delivery.
                 if others < position:
                     self.protocol.data_received(data[others:position])
-                others = after if self._keep(kind, data, position + FRAME.size, after - 1) else position
+                others = after if self._keep(kind, data, position, after) else position
+                if others == after and self._method is None:
+                    others = after = self._take_like_the_last(data, after)
             position = after
         if others < position:
             self.protocol.data_received(data[others:position])
         self._pieces = [data[position:]] if position < self._size else []
         self._size -= position
 
-    def _keep(self, kind: int, data: bytes, start: int, end: int) -> bool:
-        """Whether the frame with this payload belongs to a delivery; the last one brings it about."""
+    def _keep(self, kind: int, data: bytes, position: int, after: int) -> bool:
+        """Whether the frame between these places belongs to a delivery; the last one completes it."""
+        start, end = position + FRAME.size, after - 1
         if kind == spec.FRAME_METHOD:
             if self._method:
                 return False
-            _consumer, start = short_string(data, start + len(DELIVER))
-            tag, redelivered = TAG.unpack_from(data, start)
-            exchange, start = short_string(data, start + TAG.size)
-            routing_key, _ = short_string(data, start)
-            self._method = (tag, bool(redelivered & 1), exchange, routing_key)
+            self._method = self._last = _Method(data, position, after)
             return True
         if kind == spec.FRAME_HEADER:
             (self._missing,) = BODY_SIZE.unpack_from(data, start)
@@ -115,12 +132,43 @@ class Incoming(AbstractStreamProtocol):
         else:
             return False  # a heartbeat in between
         if self._missing <= 0 and self._method:
-            tag, redelivered, exchange, routing_key = self._method
+            method = self._method
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._method = None
             self._body.clear()
-            self._take(tag, Message(body, self._properties, exchange, routing_key, redelivered))
+            message = Message(body, self._properties, method.exchange, method.routing_key, method.redelivered)
+            self._take(method.tag, message)
         return True
+
+    def _take_like_the_last(self, data: bytes, position: int) -> int:
+        """Take the whole deliveries that begin here and have the same key as the last one; where they end.
+
+        Nearly all deliveries of a busy consumer are such, and the few steps here are all that each of them costs. What
+        is different in any way (a body in several frames or none, a heartbeat, the end of the data) is left alone.
+        """
+        last = self._last
+        assert last is not None
+        prefix, suffix, exchange, routing_key = last.prefix, last.suffix, last.exchange, last.routing_key
+        to_tag, to_header, end_of_data = len(prefix), len(prefix) + TAG.size + len(suffix), len(data)
+        take = self._take
+        while data.startswith(prefix, position):
+            header = position + to_header
+            if header + HEADER.size > end_of_data or not data.startswith(suffix, header - len(suffix)):
+                break
+            kind, _channel, size, body_size = HEADER.unpack_from(data, header)
+            body = header + FRAME.size + size + 1 + FRAME.size
+            after = body + body_size + 1
+            if kind != spec.FRAME_HEADER or after > end_of_data or data[body - OVERHEAD] != spec.FRAME_END:
+                break
+            kind, _channel, size = FRAME.unpack_from(data, body - FRAME.size)
+            if kind != spec.FRAME_BODY or size != body_size or data[after - 1] != spec.FRAME_END:
+                break
+            tag, redelivered = TAG.unpack_from(data, position + to_tag)
+            properties = data[header + HEADER.size : body - OVERHEAD]
+            message = Message(data[body : after - 1], properties, exchange, routing_key, redelivered & 1 == 1)
+            take(tag, message)
+            position = after
+        return position
 
 
 def short_string(data: bytes, start: int) -> tuple[str, int]:

@@ -44,7 +44,7 @@ class Session:
         # What no handler may have: delivered before the beginning, or after the end.
         self._kept: list[Job] | None = []
         self._results: deque[Result] = deque()
-        self._waking = False
+        self._waking = False  # a call of _settle is on its way
         self._holding = False
         self._all_is_here = False
         self._last_settled = 0.0
@@ -66,8 +66,8 @@ class Session:
     def finished(self, result: Result) -> None:
         """Take a handler's result (called on its thread)."""
         self._results.append(result)
-        # The I/O thread takes all results there are each time it is woken, so one call on its way is enough: that
-        # is what coalesces the acknowledgements of fast handlers without ever waiting for slow ones.
+        # The I/O thread takes all results there are each time it looks, so one call on its way is enough: that is
+        # what coalesces the acknowledgements of fast handlers without ever waiting for slow ones.
         if not self._waking:
             self._waking = True
             self.link.call(self._settle)
@@ -141,27 +141,29 @@ class Session:
             if self._all_is_here and len(self._results) == len(self.unsettled):
                 self.link.stop()
             return
-        results = [self._results.popleft() for _ in range(len(self._results))]
-        outgoing = self.link.outgoing
+        pop, unsettled, outgoing = self._results.popleft, self.unsettled, self.link.outgoing
+        results = sorted([pop() for _ in range(len(self._results))])
         together = acknowledged = rejected = 0
-        for tag, outcome, why, answer in sorted(results):
-            oldest = next(iter(self.unsettled))
+        oldest = next(iter(unsettled), 0)
+        for tag, outcome, why, answer in results:
             if answer:
                 outgoing.add(answer)
-            message = self.unsettled.pop(tag)
-            if outcome is not Outcome.ACK:
+            message = unsettled.pop(tag)
+            if outcome is Outcome.ACK:
+                acknowledged += 1
+                if tag == oldest:
+                    together = tag
+                else:
+                    # An older message is still being worked on; it must not hold up this one.
+                    outgoing.ack(tag)
+            else:
                 outgoing.reject(tag, requeue=outcome is Outcome.REQUEUE)
                 rejected += outcome is Outcome.REJECT
                 if why:
                     # Shortened, because an error's text may quote the whole body.
                     log.warning("message %s rejected: %.300s", message.name, why)
-                continue
-            acknowledged += 1
             if tag == oldest:
-                together = tag
-            else:
-                # An older message is still being worked on; it must not hold up this one.
-                outgoing.ack(tag)
+                oldest = next(iter(unsettled), 0)
         if together:
             outgoing.ack(together, multiple=True)
         outgoing.flush()

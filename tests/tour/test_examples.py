@@ -8,7 +8,7 @@ import pytest
 
 from tour.examples import Example, UnknownExample, choose, examples
 
-SCENARIO = "# {}\n\nA sentence. Another.\n\n```console\n$ true\n```\n"
+SCENARIO = "# {}\n\nA sentence. Another.\n\n```console\n# Terminal 1\n$ true\n```\n"
 MAP = """\
 # The course
 
@@ -60,6 +60,15 @@ def test_the_map_first_and_then_the_others(root: Path) -> None:
     ]
     assert found[0].scenario.source == "three/README.md"
     assert found[0].scenario.sentence == "A sentence."
+
+
+def test_a_readme_that_cannot_be_played_does_not_hide_the_others(root: Path) -> None:
+    (root / "one" / "README.md").write_text("# one\n\n```console\n$ true\n```\n", encoding="utf-8")
+    found = examples(root)
+    assert names(found) == ["three", "one", "shelf/deep", "shelf/lost", "two"]
+    assert [example.name for example in found if example.error] == ["one"]
+    assert found[1].error.startswith("one/README.md:3: the block does not name its terminal")
+    assert (found[1].mapped, found[1].scenario.blocks) == (True, ())
 
 
 def test_without_a_map_all_links_count(root: Path) -> None:

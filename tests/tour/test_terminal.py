@@ -58,6 +58,7 @@ def started() -> Iterator[list[Watched]]:
         ("echo '$HOME'", ["echo", "$HOME"], {}),
         ("echo a  # why", ["/bin/sh", "-c", "echo a  # why"], {}),
         ("echo a#b", ["echo", "a#b"], {}),
+        ("kill -9 4711", ["/bin/sh", "-c", "kill -9 4711"], {}),
     ],
 )
 def test_a_shell_is_used_only_where_it_is_needed(command: str, argv: list[str], variables: dict[str, str]) -> None:
@@ -112,6 +113,16 @@ def test_quit_kills_at_once_and_leaves_no_core(tmp_path: Path, started: list[Wat
     started[0].process.press(Key.QUIT)
     assert started[0].rest() == [128 + signal.SIGQUIT]
     assert [path.name for path in tmp_path.iterdir()] == ["sleeper.py"]
+
+
+def test_which_processes_are_its_own(tmp_path: Path, started: list[Watched]) -> None:
+    started.append(Watched("echo $$ && sleep 60 & echo $! && wait", tmp_path))
+    pids = {int(started[0].told.get(timeout=LIMIT)) for _ in range(2)}
+    process = started[0].process
+    assert all(process.owns(pid) for pid in pids)
+    assert not process.owns(os.getpid())
+    process.kill()
+    assert not any(process.owns(pid) for pid in pids)
 
 
 def test_what_it_leaves_behind_is_killed(tmp_path: Path, started: list[Watched]) -> None:

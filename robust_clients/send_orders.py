@@ -1,19 +1,19 @@
 """Send numbered orders, and keep a journal of them; killed and started again, it goes on. Its pair is check_orders.py.
 
-python publisher_confirms/send_orders.py shop.journal
-python publisher_confirms/send_orders.py shop.journal --count 50000
+python robust_clients/send_orders.py shop.journal
+python robust_clients/send_orders.py shop.journal --count 50000
 """
 
 from collections import deque
 from pathlib import Path
 
 import topology
-from common.publisher import Confirmation, DeliveryError, NotConfirmed, Publisher
 from journal import Journal, ranges
 
 from common import console, messages
 from common.config import Settings
 from common.errors import ExitCode, Failure
+from robust_pika import Confirmation, DeliveryError, NotConfirmed, Publisher
 
 
 class OrdersLeft(Failure):
@@ -31,7 +31,7 @@ def note_confirmed(in_flight: deque[tuple[int, Confirmation]], journal: Journal)
 
 def send(numbers: list[int], journal: Journal) -> None:
     in_flight: deque[tuple[int, Confirmation]] = deque()
-    name = "publisher_confirms/send_orders.py"
+    name = "robust_clients/send_orders.py"
     try:
         with Publisher(name, Settings.load(), declare=topology.declare_orders) as publisher:
             console.say(f" [*] Orders to send: {ranges(numbers)}. To exit press CTRL+C")

@@ -6,17 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import pika
 import pytest
-from common.declaring import DeclaringChannel
-from pika.adapters.blocking_connection import BlockingChannel
 
-from common.connection import connect
 from common.errors import ExitCode
 from tests.drills.brokers import Victim
 from tests.drills.tally import SECTION
-from tests.publisher_confirms.test_publisher_confirms import run
-from tests.support.process import Script, wait_until
+from tests.robust_clients.test_journal import run
+from tests.support.process import Script
 from tests.support.report import Report
 from tour.vhost import environment
 
@@ -76,7 +72,7 @@ def noted(journal: Path, event: str) -> set[int]:
 def test_the_producer_is_killed(environ: dict[str, str], tmp_path: Path, report: Report) -> None:
     journal, count = tmp_path / "shop.journal", 20_000
     for _ in range(KILLS_OF_THE_PRODUCER):
-        with Script("publisher_confirms/send_orders.py", str(journal), f"--count={count}", environ=environ) as sender:
+        with Script("robust_clients/send_orders.py", str(journal), f"--count={count}", environ=environ) as sender:
             # The first line of this life, which is one in a thousand orders; it may get some further.
             sender.expect(r"Order \d+ is confirmed")
             sender.kill()
@@ -104,18 +100,9 @@ def test_the_broker_is_killed(shared_victim: Victim, tmp_path: Path, report: Rep
     broker = shared_victim
     journal = tmp_path / "shop.journal"
     environ = environment(broker.settings) | {"RABBITMQ_RECONNECT_TIMEOUT": "0.5"}
-    with connect("test", broker.settings) as connection:
-        channel = connection.channel()
-        declare_one_of_each_kind(channel)
-        # That of the orders, too.
-        assert run("send_orders", str(journal), "--count=1", environ=environ).code == 0
-        # RabbitMQ, 3.10 and 4.3 alike, does not get over a crash in the first second of a quorum queue: it comes back
-        # empty. (Measured: always up to 0.75 s on 3.10, never from 1 s on.) The README says so.
-        connection.sleep(3)
-        confirm_one_of_each_kind(channel)
     in_doubt: set[int] = set()
-    for kill in range(1, KILLS_OF_THE_BROKER + 1):
-        with Script("publisher_confirms/send_orders.py", str(journal), "--count=1000000", environ=environ) as sender:
+    for _ in range(KILLS_OF_THE_BROKER):
+        with Script("robust_clients/send_orders.py", str(journal), "--count=1000000", environ=environ) as sender:
             sender.expect(r"Order \d+ is confirmed")
             sender.expect(r"Order \d+ is confirmed")
             broker.kill()
@@ -127,11 +114,6 @@ def test_the_broker_is_killed(shared_victim: Victim, tmp_path: Path, report: Rep
         assert named, sender.lines
         assert not any("Traceback" in line for line in sender.lines)
         broker.start()
-        if kill == 1:
-            with connect("test", broker.settings) as connection:
-                # For a moment, a quorum queue calls itself empty.
-                channel = connection.channel()
-                wait_until(lambda: left_of_each_kind(channel) == EACH_KIND)  # noqa: B023  called here only
         sent, confirmed = noted(journal, "sent"), noted(journal, "confirmed")
         account = check(journal, environ)
         report.add(SECTION, f"the broker killed under send_orders.py: {len(sent):,} sent; {account}")
@@ -148,29 +130,3 @@ def test_the_broker_is_killed(shared_victim: Victim, tmp_path: Path, report: Rep
     assert final.arrived == set(range(1, max(sent) + 1))
     assert final.missing == final.doubt_arrived == final.doubt_missing == set()
     assert final.twice <= in_doubt
-
-
-EACH_KIND = {
-    "quorum, persistent": 1,
-    "quorum, transient": 1,
-    "classic, persistent": 1,
-    "classic, transient": 0,
-}
-"""What a broker that was killed has kept of messages that it had confirmed: the README's table."""
-
-
-def declare_one_of_each_kind(channel: DeclaringChannel) -> None:
-    for name in EACH_KIND:
-        channel.queue_declare(name, durable=True, arguments={"x-queue-type": name.split(", ")[0]})
-
-
-def confirm_one_of_each_kind(channel: BlockingChannel) -> None:
-    channel.confirm_delivery()
-    for name in EACH_KIND:
-        persistent = name.endswith("persistent")
-        mode = pika.DeliveryMode.Persistent if persistent else pika.DeliveryMode.Transient
-        channel.basic_publish("", name, b"x", pika.BasicProperties(delivery_mode=mode), mandatory=True)
-
-
-def left_of_each_kind(channel: BlockingChannel) -> dict[str, int]:
-    return {name: channel.queue_declare(name, passive=True).method.message_count for name in EACH_KIND}

@@ -1,6 +1,6 @@
 """Take the orders off their queue, and compare them with the journal of their producer, send_orders.py.
 
-python publisher_confirms/check_orders.py shop.journal
+python robust_clients/check_orders.py shop.journal
 """
 
 import re
@@ -35,7 +35,7 @@ def receive(channel: BlockingChannel, journal: Journal, waiting: int) -> None:
             # Only now: an order that is in no journal must stay in the queue.
             channel.basic_ack(method.delivery_tag)
         else:
-            console.warn(f"no order: {body[:40]!r}; to the dead letters")
+            console.warn(f"no order: {body[:40]!r}; rejected")
             channel.basic_reject(method.delivery_tag, requeue=False)
         waiting -= 1
         if not waiting:
@@ -62,7 +62,7 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("journal", type=Path, metavar="JOURNAL", help="the file that send_orders.py has kept")
     path = parser.parse_args().journal
-    with Journal(path) as journal, connect("publisher_confirms/check_orders.py", Settings.load()) as connection:
+    with Journal(path) as journal, connect("robust_clients/check_orders.py", Settings.load()) as connection:
         receive_all(connection, journal)
 
     received, twice = set(journal.received), [number for number, times in journal.received.items() if times > 1]

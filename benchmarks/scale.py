@@ -16,7 +16,7 @@ from benchmarks.measure import Contender, Goal, Lab, figure
 from benchmarks.publishing import BODY
 from common import console
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 from robust_pika import ConnectionFailure, Message, Outcome, Publisher, consume
 
 WAIT = 0.1

@@ -28,7 +28,7 @@ from common.config import ENV_FILE, Settings, SettingsError
 from common.connection import connect, server_version
 from common.console import say, warn
 from common.errors import ExitCode, Failure
-from common.management import Management, ManagementFailure
+from extras.management import Management, ManagementFailure
 from robust_pika.errors import AccessRefused, VhostNotFound
 
 DIRECTORY = Path(__file__).resolve().parent.parent / ".broker"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.config import Settings
 from common.errors import ExitCode, Failure
-from common.management import Management, NotFound
+from extras.management import Management, NotFound
 
 ROOT = Path(__file__).resolve().parent.parent
 

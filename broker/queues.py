@@ -6,7 +6,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from common.config import Settings
 from common.connection import Connection, connect
-from common.management import Management
+from extras.management import Management
 
 
 def table(settings: Settings) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from common.config import Settings
 from common.errors import Failure
-from common.management import Management, NotFound
+from extras.management import Management, NotFound
 
 # Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.
 _TIMEOUT = 60.0

@@ -10,7 +10,7 @@ from typing import Any
 from common import messages
 from common.config import Settings
 from common.errors import BadMessage, ExitCode, Failure
-from common.management import Management, NotFound
+from extras.management import Management, NotFound
 from robust_pika import Publisher
 from robust_pika.messages import check_name
 

@@ -25,7 +25,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from common.management import Management
+from extras.management import Management
 from robust_pika.explaining import explain
 
 OWN = "playground.firehose."

@@ -11,7 +11,7 @@ import psutil
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from common.config import Settings
-from common.management import Management, ManagementFailure, ManagementUnavailable
+from extras.management import Management, ManagementFailure, ManagementUnavailable
 from playground.identity import MARK, Identity
 
 # Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.

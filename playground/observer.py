@@ -19,7 +19,7 @@ from pika.exceptions import AMQPChannelError, AMQPError
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from common.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
+from extras.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
 from playground.firehose import OWN
 from robust_pika.explaining import explain
 

@@ -14,7 +14,7 @@ import pytest
 from common.config import Address, Settings
 from common.connection import connect, server_version
 from common.errors import Failure
-from common.management import Management
+from extras.management import Management
 from tour.vhost import environment, fresh_vhost
 
 pytest_plugins = [

@@ -20,7 +20,7 @@ import pytest
 from common.config import Settings
 from common.connection import connect, server_version
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"build", "dist", "node_modules", "venv"}
@@ -209,7 +209,7 @@ for path in sys.argv[2:]:
     print(path, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 PRELOADED = (
-    "robust_pika.consumer,common.management,robust_pika.publisher,"
+    "robust_pika.consumer,extras.management,robust_pika.publisher,"
     "httpx,pika,tenacity,sqlalchemy,aio_pika,rstream,paho.mqtt.client,stomp,starlette.applications"
 )
 

@@ -17,7 +17,7 @@ from broker.ports import Ports
 from common.config import Address, Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Finished, run_script, wait_until
 from tests.support.process import Script as Running
 from tests.support.report import Report
@@ -48,9 +48,13 @@ class Script:
 
 
 SEND = Script("send_and_receive/send.py", queue="send_and_receive.hello")
+SEND_SAFELY = Script("send_and_receive/send_safely.py", queue="send_and_receive.hello")
 RECEIVE = Script("send_and_receive/receive.py", queue="send_and_receive.hello")
 NEW_TASK = Script("work_queue/new_task.py", queue="work_queue.tasks")
+SEND_RUBBISH = Script("work_queue/send_rubbish.py", queue="work_queue.tasks")
 WORKER = Script("work_queue/worker.py", queue="work_queue.tasks")
+WORKER_AUTO_ACK = Script("work_queue/worker_auto_ack.py", queue="work_queue.tasks")
+WORKER_REJECTING = Script("work_queue/worker_rejecting.py", queue="work_queue.tasks")
 EMIT_LOG = Script("publish_subscribe/emit_log.py", exchange="publish_subscribe.logs")
 RECEIVE_LOGS = Script("publish_subscribe/receive_logs.py", exchange="publish_subscribe.logs")
 RECEIVE_LOGS_DURABLE = Script(
@@ -174,6 +178,7 @@ AMQP_1_0 = (
 
 SENDERS = [
     SEND,
+    SEND_SAFELY,
     NEW_TASK,
     EMIT_LOG,
     EMIT_LOG_DIRECT,
@@ -188,8 +193,6 @@ SENDERS = [
     ASYNCIO_NEW_TASK,
 ]
 RECEIVERS = [
-    RECEIVE,
-    WORKER,
     COOK,
     PAY,
     RECEIVE_REMINDERS,
@@ -200,6 +203,11 @@ RECEIVERS = [
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
 OTHERS = [
+    RECEIVE,
+    SEND_RUBBISH,
+    WORKER,
+    WORKER_AUTO_ACK,
+    WORKER_REJECTING,
     RECEIVE_LOGS,
     RECEIVE_LOGS_DURABLE,
     RECEIVE_LOGS_DIRECT,
@@ -352,7 +360,8 @@ def test_declared_otherwise(script: Script, user: Settings, report: Report) -> N
                 script.exchange, exchange_type="fanout", durable=True, auto_delete=True
             )
         else:
-            connection.channel().queue_declare(script.queue, durable=True, arguments={"x-queue-type": "classic"})
+            # For a plain one, too, it is auto_delete that differs.
+            connection.channel().queue_declare(script.queue, durable=True, auto_delete=True)
     result = run(script, user)
     mend = f"'{script.exchange or script.queue}'", "delete it"
     told(report, script, "declared otherwise", result, ExitCode.DECLARED_OTHERWISE, *mend)

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from common.config import Settings
 from common.errors import ExitCode, Failure
-from common.management import Management
+from extras.management import Management
 from tour.report import Mismatch, diff
 from tour.scenario import Action, AnyLines, Block, Command, Exit, Key, Output, Press, Scenario, parse
 from tour.terminal import CommandError, Process, Terminal

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from common.config import OTHER_PORTS, Settings, port_field
-from common.management import Management, NoVhost
+from extras.management import Management, NoVhost
 
 # Deleting one with quorum queues takes the broker some seconds when it is busy.
 _TIMEOUT = 60.0

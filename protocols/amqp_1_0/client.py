@@ -9,7 +9,7 @@ import topology
 
 from common.config import Address, Settings
 from common.connection import connect, require
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import ConnectionLost, reach
 from robust_pika.errors import ChannelFailure
 

@@ -13,7 +13,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect, require
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import (

@@ -13,7 +13,7 @@ import topology
 
 from common import console, messages
 from common.config import Settings
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.errors import NotRouted, NotTaken
 
 with packages_for(__file__):

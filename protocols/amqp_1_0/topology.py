@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika.errors import ChannelFailure, DeclaredOtherwise
 
 with packages_for(__file__):

@@ -11,7 +11,7 @@ from pika import exceptions as pika_exceptions
 
 from common import console
 from common.config import Address, Settings
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import RobustPikaError, connect, reach_async
 from robust_pika.connecting import tls_context
 from robust_pika.errors import BrokerUnavailable, NotRouted, NotTaken

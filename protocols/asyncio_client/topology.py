@@ -1,6 +1,6 @@
 """The queue of work_queue/, declared with aio-pika. Both must declare it in the same way, or RabbitMQ refuses one."""
 
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from aio_pika.abc import AbstractChannel, AbstractQueue

@@ -13,7 +13,7 @@ import topology
 from common import console, messages
 from common.config import Settings
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from aio_pika.abc import AbstractIncomingMessage

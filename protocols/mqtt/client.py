@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from common.config import Address, Settings, SettingsError
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import BadMessage, ConnectionFailure, ConnectionLost, keep_connected, reach
 from robust_pika.connecting import tls_context
 from robust_pika.errors import AccessRefused, BrokerUnavailable, ChannelFailure, NotAmqp, NotTaken

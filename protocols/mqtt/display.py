@@ -11,7 +11,7 @@ import reading
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from paho.mqtt.client import Client, MQTTMessage

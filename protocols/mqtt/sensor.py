@@ -18,7 +18,7 @@ from reading import Reading
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from paho.mqtt.client import Client, MQTTMessage

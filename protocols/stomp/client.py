@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from common.config import Address, Settings
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import ConnectionFailure, ConnectionLost, reach
 from robust_pika.connecting import tls_context
 from robust_pika.errors import AccessRefused, ChannelFailure, LoginRefused, NoAnswer, NotTaken

@@ -16,7 +16,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import Message, keep_connected
 
 with packages_for(__file__):

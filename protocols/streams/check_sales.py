@@ -15,7 +15,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from rstream import Consumer, MessageContext

@@ -17,7 +17,7 @@ import place
 
 from common.config import Address, Settings
 from common.errors import ExitCode
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import ConnectionFailure, ConnectionLost, reach_async
 from robust_pika.connecting import tls_context
 from robust_pika.errors import AccessRefused, HostNotFound, LoginRefused, NoAnswer, NotTaken, VhostNotFound

@@ -22,7 +22,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import Message, Outcome, Publisher, consume
 from robust_pika.errors import NotTaken
 

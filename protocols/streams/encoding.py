@@ -3,7 +3,7 @@
 import sale
 
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from rstream import AMQPMessage, Properties, amqp_decoder

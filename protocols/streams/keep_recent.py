@@ -12,7 +12,7 @@ import topology
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     from rstream import ConfirmationStatus, Consumer, MessageContext, Producer

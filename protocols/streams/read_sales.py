@@ -23,7 +23,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import keep_connected_async
 
 with packages_for(__file__):

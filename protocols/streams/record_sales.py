@@ -12,7 +12,7 @@ import topology
 from common import console
 from common.config import Settings
 from common.connection import connect, server_version
-from common.optional import packages_for
+from extras.optional import packages_for
 from robust_pika import keep_connected_async
 from robust_pika.errors import NotTaken
 

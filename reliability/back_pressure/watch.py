@@ -9,7 +9,7 @@ import topology
 
 from common import console
 from common.config import Settings
-from common.management import Management
+from extras.management import Management
 
 EVERY = 0.1
 """Seconds between two looks. What we see is up to a second old: RabbitMQ takes samples."""

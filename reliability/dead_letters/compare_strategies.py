@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 
 STRATEGIES = {
     "at-most-once": {},  # the default

@@ -11,7 +11,7 @@ import topology
 from common import console
 from common.config import Settings
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 
 POLICY = topology.TEMPERATURES
 

@@ -12,8 +12,9 @@ import orders
 import store
 import topology
 
-from common import console, database
+from common import console
 from common.config import Settings
+from extras import database
 from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 

@@ -11,8 +11,9 @@ import orders
 import store
 import topology
 
-from common import console, database
+from common import console
 from common.config import Settings
+from extras import database
 from robust_pika import Message, Outcome, consume
 
 

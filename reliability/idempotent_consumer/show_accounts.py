@@ -6,8 +6,9 @@ python reliability/idempotent_consumer/show_accounts.py --new    empties the acc
 
 import store
 
-from common import console, database
+from common import console
 from common.config import Settings
+from extras import database
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ python reliability/transactional_outbox/place_order.py --count 3 --customer bob
 
 import store
 
-from common import console, database
+from common import console
 from common.config import Settings
+from extras import database
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ import time
 import store
 import topology
 
-from common import console, database, messages
+from common import console, messages
 from common.config import Settings
+from extras import database
 from robust_pika import Publisher
 
 

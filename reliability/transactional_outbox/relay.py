@@ -12,8 +12,9 @@ import store
 import topology
 from sqlalchemy import Row
 
-from common import console, database, messages
+from common import console, messages
 from common.config import Settings
+from extras import database
 from robust_pika import DeliveryError, Publisher
 
 BATCH = 100

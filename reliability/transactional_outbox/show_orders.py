@@ -6,8 +6,9 @@ python reliability/transactional_outbox/show_orders.py --new    forgets all orde
 
 import store
 
-from common import console, database
+from common import console
 from common.config import Settings
+from extras import database
 
 
 def main() -> None:

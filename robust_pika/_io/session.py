@@ -149,19 +149,15 @@ class Session:
             if answer:
                 outgoing.add(answer)
             message = unsettled.pop(tag)
-            if outcome is Outcome.ACK:
+            if outcome is not Outcome.ACK:
+                rejected += self._reject(tag, message, outcome, why)
+            elif tag == oldest:
+                together = tag
                 acknowledged += 1
-                if tag == oldest:
-                    together = tag
-                else:
-                    # An older message is still being worked on; it must not hold up this one.
-                    outgoing.ack(tag)
             else:
-                outgoing.reject(tag, requeue=outcome is Outcome.REQUEUE)
-                rejected += outcome is Outcome.REJECT
-                if why:
-                    # Shortened, because an error's text may quote the whole body.
-                    log.warning("message %s rejected: %.300s", message.name, why)
+                # An older message is still being worked on; it must not hold up this one.
+                outgoing.ack(tag)
+                acknowledged += 1
             if tag == oldest:
                 oldest = next(iter(unsettled), 0)
         if together:
@@ -171,6 +167,14 @@ class Session:
         self._count(acknowledged, rejected, len(results))
         if self.cancelled and not self.unsettled:
             self.link.stop()  # all that was waited for
+
+    def _reject(self, tag: int, message: Message, outcome: Outcome, why: str) -> bool:
+        """Reject a message, and log why; whether it is rejected for good."""
+        self.link.outgoing.reject(tag, requeue=outcome is Outcome.REQUEUE)
+        if why:
+            # Shortened, because an error's text may quote the whole body.
+            log.warning("message %s rejected: %.300s", message.name, why)
+        return outcome is Outcome.REJECT
 
     def _count(self, acknowledged: int, rejected: int, total: int) -> None:
         self._hooks.acknowledged(acknowledged)

@@ -17,7 +17,7 @@ from benchmarks.publishing import complete
 from benchmarks.report import README, RESULTS, NoResults, filled, table_lines
 from benchmarks.yardstick import compiled
 from common.config import Settings
-from common.management import Management
+from extras.management import Management
 from robust_pika import ConnectionFailure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from broker.cluster import Cluster
 from broker.ports import is_taken
 from common.config import Settings
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 from tests.broker.conftest import drain, processes_in, publish
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("broker.cluster"), pytest.mark.usefixtures("installed")]

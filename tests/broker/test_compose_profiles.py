@@ -19,7 +19,7 @@ from broker.compose import Compose, ComposeFailure
 from broker.ports import Ports, is_taken
 from common.config import Address, Settings
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 from tests.broker.conftest import ROOT
 from tests.drills.tally import SECTION
 from tests.drills.traffic import QUEUE, Traffic, declare

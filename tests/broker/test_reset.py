@@ -9,7 +9,7 @@ import pytest
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Script, run_script
 from tour.vhost import environment
 

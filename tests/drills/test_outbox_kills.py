@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, MetaData, text
 
 from common.config import Settings
 from common.connection import connect
-from common.database import open_engine, transaction
+from extras.database import open_engine, transaction
 from tests.drills.tally import SECTION
 from tests.support.postgresql import Unavailable, postgresql
 from tests.support.process import Script, run_script, wait_until

@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from common.config import Settings
 from common.errors import Unsupported
-from common.management import Management
+from extras.management import Management
 from playground import pictures
 from playground.identity import MARK, Identity
 from playground.leftovers import marked

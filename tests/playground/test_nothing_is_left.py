@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from common.config import Address, Settings
-from common.management import Management
+from extras.management import Management
 from playground.identity import Identity
 from tests.playground.conftest import LIMIT, Page, Playground, serving
 from tests.support.process import Script, run_script, wait_until

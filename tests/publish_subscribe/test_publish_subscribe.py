@@ -12,7 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.forked import ROOT
 from tests.support.process import Script, run_script, wait_until
 from tests.support.queues import take, take_all

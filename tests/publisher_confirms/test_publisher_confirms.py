@@ -10,7 +10,7 @@ import pytest
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Finished, run_script
 from tests.support.queues import take
 from tests.support.report import Report

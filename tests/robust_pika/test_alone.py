@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.config import Settings
-from common.management import Management
+from extras.management import Management
 from tests.support.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

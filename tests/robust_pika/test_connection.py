@@ -18,7 +18,7 @@ from pika import exceptions
 from common.config import Address, Settings, Tls
 from common.connection import connect, require, server_version
 from common.errors import ExitCode, Unsupported, described
-from common.management import Management
+from extras.management import Management
 from robust_pika import ConnectionFailure
 from robust_pika.errors import (
     AccessRefused,

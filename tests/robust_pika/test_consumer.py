@@ -26,7 +26,7 @@ from common import messages
 from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
-from common.management import Management
+from extras.management import Management
 from robust_pika import (
     Answer,
     ConnectionFailure,

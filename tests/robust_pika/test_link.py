@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 from common import messages
 from common.config import Address, Settings
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 from robust_pika import Answer, DeclaringChannel
 from robust_pika._io.link import Link
 from robust_pika.connecting import reach_amqp

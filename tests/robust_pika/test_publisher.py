@@ -20,7 +20,7 @@ from common import messages
 from common.config import Address, Settings, Tls
 from common.connection import connect
 from common.errors import BadMessage, ExitCode, described
-from common.management import Management, NotFound
+from extras.management import Management, NotFound
 from robust_pika import (
     Confirmation,
     DeclaringChannel,

@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from common.config import Settings
 from common.connection import connect
-from common.management import Management
+from extras.management import Management
 from robust_pika import ConnectionFailure, RpcClient
 from robust_pika.errors import CallRefused, NoReply
 from tests.support.process import Script, wait_until

@@ -20,7 +20,7 @@ from pika.exceptions import ChannelClosedByBroker, UnroutableError
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.forked import ROOT
 from tests.support.process import Finished, Script, run_script, wait_until
 from tests.support.report import Report

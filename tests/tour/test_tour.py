@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from common.config import Settings
-from common.management import Management
+from extras.management import Management
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tour.player import Event, Printed, load, play
 from tour.scenario import parse

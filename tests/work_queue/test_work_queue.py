@@ -11,7 +11,7 @@ import pytest
 from common.config import Settings
 from common.connection import Channel, connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.own_broker import OwnBroker
 from tests.support.process import Script, run_script, wait_until
 from tests.support.queues import put, take, take_all

@@ -18,7 +18,7 @@ from pika.exceptions import NackError
 from common.config import Settings, Tls
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tests.support.queues import put, take

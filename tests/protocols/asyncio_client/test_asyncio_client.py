@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common.config import Address, Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tests.support.queues import put, take, take_all

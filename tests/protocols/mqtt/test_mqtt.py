@@ -20,7 +20,7 @@ from broker.ports import Ports
 from common.config import Address, Settings, Tls
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tests.support.queues import take

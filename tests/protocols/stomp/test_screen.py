@@ -12,7 +12,7 @@ import pytest
 
 from common.config import Address, Settings
 from common.errors import ExitCode, Unsupported
-from common.management import Management
+from extras.management import Management
 from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tour.vhost import environment

@@ -24,7 +24,7 @@ from common import messages
 from common.config import Address, Settings, Tls
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.report import Report
 from tests.support.tls import Authority, TlsProxy

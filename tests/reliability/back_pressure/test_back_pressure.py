@@ -16,7 +16,7 @@ from broker.ports import Ports
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.drills.brokers import Victim
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put, take

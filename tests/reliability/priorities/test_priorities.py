@@ -16,7 +16,7 @@ from pika.exceptions import ChannelClosedByBroker
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put
 from tests.support.report import Report

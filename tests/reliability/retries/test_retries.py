@@ -17,7 +17,7 @@ from common import messages
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from robust_pika import Publisher
 from tests.support.process import ROOT, Finished, Script, run_script, wait_until
 from tests.support.queues import put, take, take_all

@@ -16,7 +16,7 @@ from pika.exceptions import NackError
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from common.management import Management
+from extras.management import Management
 from tests.support.postgresql import Unavailable, postgresql
 from tests.support.process import ROOT, Script, run_script, wait_until
 from tests.support.queues import put, take

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, eve
 from sqlalchemy.exc import IntegrityError
 
 from common.config import Settings, SettingsError
-from common.database import DatabaseUnavailable, has_row_locks, open_engine, patiently, transaction
+from extras.database import DatabaseUnavailable, has_row_locks, open_engine, patiently, transaction
 
 TABLES = MetaData()
 NUMBERS = Table("numbers", TABLES, Column("number", Integer, primary_key=True))

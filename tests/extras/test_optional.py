@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import ExitCode
-from common.optional import packages_for
+from extras.optional import packages_for
 
 SCRIPT = """
-from common.optional import packages_for
+from extras.optional import packages_for
 
 with packages_for(__file__):
     import {module}

@@ -18,7 +18,7 @@ from pika.exceptions import AMQPError
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode, Failure
-from common.management import (
+from extras.management import (
     Management,
     ManagementAccessRefused,
     ManagementFailure,

@@ -10,7 +10,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from common.config import Settings
-from common.management import Management
+from extras.management import Management
 from robust_pika import Message, Outcome, Publisher, Reject, connect, consume, declare_queue
 from robust_pika.errors import DeclaredOtherwise
 from tests.support.process import LIMIT, wait_until

@@ -335,12 +335,12 @@ class _Tried:
         return self._address
 
     def note(self, error: BaseException) -> None:
-        readable: BaseException | None = error
+        readable = error
         if not isinstance(error, RobustPikaError):
-            readable = self._explain(error, self._address) if self._explain else None
-            readable = readable or explain_socket(error, self._address, self._service) or error
+            explained = self._explain(error, self._address) if self._explain else None
+            readable = explained or explain_socket(error, self._address, self._service) or error
         # A refusal says more than an address that cannot be reached.
-        if self._failure is None or is_transient(self._failure):
+        if self._failure is None or (is_transient(self._failure) and not is_transient(readable)):
             self._failure = readable
 
     def failure(self) -> BaseException:

@@ -25,6 +25,7 @@ from robust_pika import (
     Confirmation,
     DeclaringChannel,
     DeliveryError,
+    Hooks,
     Nacked,
     NotConfirmed,
     Publisher,
@@ -34,6 +35,7 @@ from robust_pika import (
 )
 from robust_pika._io.quarantine import INSIDE_ATTEMPTS
 from robust_pika.errors import BrokerUnavailable, DeclaredOtherwise, PublisherClosed, VhostNotFound
+from tests.support.process import wait_until
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority, TlsProxy
 
@@ -603,3 +605,59 @@ def test_what_declare_raises_reaches_the_caller(settings: Settings) -> None:
 
     with pytest.raises(BadMessage, match="not today"):
         Publisher("test", settings, declare=broken)
+
+
+class Counts(Hooks):
+    """Sums of what the hooks are called with."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self.unconfirmed = -1
+
+    def published(self, count: int) -> None:
+        self.sums["published"] += count
+
+    def confirmed(self, count: int) -> None:
+        self.sums["confirmed"] += count
+
+    def returned(self, count: int) -> None:
+        self.sums["returned"] += count
+
+    def nacked(self, count: int) -> None:
+        self.sums["nacked"] += count
+
+    def in_flight(self, count: int) -> None:
+        self.unconfirmed = count
+
+    def reconnected(self) -> None:
+        self.sums["reconnected"] += 1
+
+
+def test_hooks_count_what_happens(settings: Settings, management: Management) -> None:
+    counts = Counts()
+
+    def declare_full(channel: DeclaringChannel) -> None:
+        channel.queue_declare("full", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        declare(channel)
+
+    with Publisher("hooks", settings, declare=declare_full, hooks=counts) as publisher:
+        for _ in range(10):
+            publisher.publish("", QUEUE, b"x")
+        publisher.publish("", "nobody", b"x")
+        publisher.publish("", "full", b"first").wait()
+        publisher.publish("", "full", b"second")
+        with pytest.raises(DeliveryError):
+            publisher.flush()
+        assert counts.sums == {"published": 13, "confirmed": 11, "returned": 1, "nacked": 1}
+        assert counts.unconfirmed == 0
+        wait_until(lambda: cut(management, "hooks"))
+        publisher.publish("", QUEUE, b"after")
+        publisher.flush()
+        assert counts.sums["reconnected"] == 1
+
+
+def cut(management: Management, label: str) -> bool:
+    found = [connection for connection in management.connections() if connection.label == label]
+    for connection in found:
+        management.close_connection(connection.name, "a test")
+    return bool(found)

@@ -6,6 +6,7 @@ python protocols/amqp_1_0/receive.py --seconds 1    a slow reader
 A letter that begins with "Later" is put back the first time; what is no text goes to the dead letters.
 """
 
+import os
 import signal
 import time
 from types import FrameType
@@ -80,7 +81,7 @@ def main() -> None:
     def session(settings: Settings) -> None:
         with client.connected("amqp_1_0/receive.py", settings) as connection:
             consumer = connection.consumer(AddressHelper.queue_address(topology.QUEUE), message_handler=reader)
-            console.say(" [*] Waiting for letters. To exit press CTRL+C")
+            console.say(f" [*] Waiting for letters (process {os.getpid()}). To exit press CTRL+C")
             consumer.run()
 
     for number in (signal.SIGINT, signal.SIGTERM):

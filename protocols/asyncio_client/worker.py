@@ -6,6 +6,7 @@ python protocols/asyncio_client/worker.py --seconds-per-dot 0.1    works faster
 """
 
 import asyncio
+import os
 
 import client
 import topology
@@ -20,7 +21,10 @@ with packages_for(__file__):
     from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError
 
 GRACE_SECONDS = 30.0
-READY = " [*] Waiting for tasks. To exit press CTRL+C"
+
+
+def ready() -> None:
+    console.say(f" [*] Waiting for tasks (process {os.getpid()}). To exit press CTRL+C")
 
 
 async def work(message: AbstractIncomingMessage, seconds_per_dot: float) -> None:
@@ -63,15 +67,13 @@ def main() -> None:
             in_hand.discard(task)
 
     async def do_tasks(stop: asyncio.Event) -> None:
-        async with client.connected(
-            "asyncio_client/worker.py", settings, stop, on_return=lambda: console.say(READY)
-        ) as connection:
+        async with client.connected("asyncio_client/worker.py", settings, stop, on_return=ready) as connection:
             channel = await connection.channel()
             # aio-pika starts every message that comes at once. The prefetch is what keeps them from being too many.
             await channel.set_qos(prefetch_count=arguments.at_once)
             queue = await topology.declare(channel)
             consumer = await queue.consume(handle)
-            console.say(READY)
+            ready()
             await stop.wait()
             # No more tasks; those that were begun are finished before the connection is closed.
             if connection.connected.is_set():

@@ -6,6 +6,7 @@ python protocols/stomp/cook.py --seconds 0     a very fast cook
 What cannot be cooked goes to the dead letters.
 """
 
+import os
 import time
 
 import client
@@ -64,7 +65,7 @@ def main() -> None:
                 headers={"prefetch-count": "10", "receipt": link.receipt()},
             )
             link.wait_for_receipts()
-            console.say(" [*] Waiting for orders. To exit press CTRL+C")
+            console.say(f" [*] Waiting for orders (process {os.getpid()}). To exit press CTRL+C")
             # The dish in hand is finished before the program ends.
             with client.until_stopped() as stop:
                 for order in link.messages(stop):

@@ -6,6 +6,8 @@ Start it twice: the partitions are shared out. Kill one: the other takes over, f
 record_partitioned.py.
 """
 
+import os
+
 import client
 import encoding
 import place
@@ -65,7 +67,7 @@ async def read(settings: Settings, name: str) -> None:
             consumer,
             link,
         ):
-            console.say(" [*] Reading. To exit press CTRL+C")
+            console.say(f" [*] Reading (process {os.getpid()}). To exit press CTRL+C")
             await consumer.subscribe(
                 link.careful(on_message),
                 offset_specification=client.specification(place.Place("first")),

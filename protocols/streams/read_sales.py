@@ -10,6 +10,7 @@ python protocols/streams/read_sales.py --name accounts       from where the read
 
 import asyncio
 import math
+import os
 import time
 from contextlib import suppress
 
@@ -75,7 +76,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
                 # How many chunks RabbitMQ may send ahead: that is the prefetch here.
                 initial_credit=2,
             )
-            console.say(" [*] Reading. To exit press CTRL+C")
+            console.say(f" [*] Reading (process {os.getpid()}). To exit press CTRL+C")
             try:
                 await link.lost()
             except asyncio.CancelledError:

@@ -4,6 +4,8 @@ python protocols/streams/record_sales.py north 3              sales 1 to 3 of ti
 python protocols/streams/record_sales.py north 3 --first 4    sales 4 to 6
 """
 
+import os
+
 import client
 import encoding
 import sale
@@ -60,7 +62,7 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
                 if status.is_confirmed:
                     waiting.discard(status.message_id)
                     if len(waiting) % REPORT == 0 and waiting:
-                        console.say(f" [ ] {len(waiting)} more to confirm")
+                        console.say(f" [ ] {len(waiting)} more to confirm (process {os.getpid()})")
                 elif status.response_code > 0:
                     link.fail(NotTaken(f"RabbitMQ refused sale {status.message_id}"))
                 link.changed()

@@ -5,6 +5,7 @@ python reliability/idempotent_consumer/book_orders.py --pause 60    time to kill
 python reliability/idempotent_consumer/book_orders.py --exchange transactional_outbox.orders    what goes there as well
 """
 
+import os
 import threading
 import time
 
@@ -59,7 +60,7 @@ def main() -> None:
         settings,
         declare,
         book,
-        on_ready=lambda _queue: console.say(" [*] Waiting for orders. To exit press CTRL+C"),
+        on_ready=lambda _queue: console.say(f" [*] Waiting for orders (process {os.getpid()}). To exit press CTRL+C"),
         stop=stop,
     )
 

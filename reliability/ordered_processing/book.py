@@ -6,6 +6,7 @@ python reliability/ordered_processing/book.py partition-2 bank.journal   works a
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,9 @@ def main() -> None:
             prefetch=arguments.prefetch,
             # Stopped, it lets go of the queue between two movements, and the one that stands by goes on from there.
             in_order=True,
-            on_ready=lambda queue: console.say(f" [*] Waiting for movements in {queue}. To exit press CTRL+C"),
+            on_ready=lambda queue: console.say(
+                f" [*] Waiting for movements in {queue} (process {os.getpid()}). To exit press CTRL+C"
+            ),
         )
 
 

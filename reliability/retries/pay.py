@@ -7,6 +7,7 @@ python reliability/retries/pay.py --bank-down-for 3      the bank does not answe
 Its pair is request_payment.py; either may start first.
 """
 
+import os
 import random
 import threading
 
@@ -88,7 +89,9 @@ def main() -> None:
             declare,
             pay,
             prefetch=1,
-            on_ready=lambda _queue: console.say(" [*] Waiting for payments. To exit press CTRL+C"),
+            on_ready=lambda _queue: console.say(
+                f" [*] Waiting for payments (process {os.getpid()}). To exit press CTRL+C"
+            ),
             stop=stop,
         )
 

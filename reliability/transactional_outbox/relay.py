@@ -4,6 +4,7 @@ python reliability/transactional_outbox/relay.py
 python reliability/transactional_outbox/relay.py --pause 60    time to kill it when RabbitMQ has the messages already
 """
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def main() -> None:
         return len(confirmed)
 
     with Publisher("transactional_outbox/relay.py", settings, declare=topology.declare) as publisher:
-        console.say(" [*] Waiting for messages in the outbox. To exit press CTRL+C")
+        console.say(f" [*] Waiting for messages in the outbox (process {os.getpid()}). To exit press CTRL+C")
         while True:
             if not database.patiently(relay):
                 time.sleep(arguments.every)

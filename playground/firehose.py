@@ -24,9 +24,9 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from common.config import Settings
 from common.connection import connect
-from common.errors import Failure
+from common.errors import Failure, RobustPikaError
 from extras.management import Management
-from robust_pika.explaining import explain
+from playground.broker_side import what_is_wrong
 
 OWN = "playground.firehose."
 """How the names of our queues begin."""
@@ -111,8 +111,8 @@ class Firehose(threading.Thread):
                         api.set_tracing(True)
                         self._on_state("")
                         _Reader(self, connection, api).read()
-                except (Failure, AMQPError, OSError) as error:
-                    self._on_state(str(explain(error, self.settings)))
+                except (Failure, RobustPikaError, AMQPError, OSError) as error:
+                    self._on_state(what_is_wrong(error, self.settings))
                     self._ending.wait(0.5)
             # The virtual host may be gone already.
             with suppress(Failure):

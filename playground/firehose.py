@@ -22,13 +22,14 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from broker.queues import PLAYGROUND
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure, RobustPikaError
 from extras.management import Management
 from playground.broker_side import what_is_wrong
 
-OWN = "playground.firehose."
+OWN = PLAYGROUND
 """How the names of our queues begin."""
 EXCHANGE = "amq.rabbitmq.trace"
 MOST = 600

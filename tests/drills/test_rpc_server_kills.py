@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
 from common.config import Settings
+from robust_pika import Call, RpcClient
 from tests.drills.tally import SECTION, Tally
-from tests.support.process import ROOT, Script
+from tests.support.process import Script
 from tests.support.report import Report
 
 CALLS = 10_000
@@ -30,24 +28,13 @@ ANSWERS = ["0", "1", "1", "2", "3", "5", "8", "13", "21", "34", "55", "89", "144
 """fib(0), fib(1), …"""
 
 
-def load_client() -> Any:
-    spec = importlib.util.spec_from_file_location("client_of_rpc_in_drill", ROOT / "rpc" / "client.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def start(environ: Mapping[str, str]) -> Script:
-    return Script("rpc/rpc_server.py", "--quiet", "--prefetch", "10", environ=environ)
+    return Script("rpc/rpc_server.py", environ=environ)
 
 
 @pytest.mark.long
 @pytest.mark.xdist_group("heavy")
 def test_rpc_servers_killed(environ: dict[str, str], settings: Settings, report: Report) -> None:
-    module = load_client()
     tally = Tally()
     mixed_up: list[str] = []
     late = 0
@@ -55,7 +42,7 @@ def test_rpc_servers_killed(environ: dict[str, str], settings: Settings, report:
 
     def ask_all() -> None:
         nonlocal late
-        in_flight: deque[tuple[int, int, Any]] = deque()
+        in_flight: deque[tuple[int, int, Call]] = deque()
 
         def finish() -> None:
             number, asked, call = in_flight.popleft()
@@ -66,7 +53,7 @@ def test_rpc_servers_killed(environ: dict[str, str], settings: Settings, report:
                 mixed_up.append(f"fib({asked}) = {reply}")
 
         try:
-            with module.Client("drill", settings) as client:
+            with RpcClient("drill", settings) as client:
                 for number in range(CALLS):
                     if len(in_flight) == IN_FLIGHT:
                         finish()
@@ -83,7 +70,7 @@ def test_rpc_servers_killed(environ: dict[str, str], settings: Settings, report:
     with ExitStack() as stack:
         servers = deque(stack.enter_context(start(environ)) for _ in range(SERVERS))
         for server in servers:
-            server.expect("Waiting")
+            server.expect("waits for requests")
         asking = threading.Thread(target=ask_all)
         asking.start()
         try:
@@ -94,7 +81,7 @@ def test_rpc_servers_killed(environ: dict[str, str], settings: Settings, report:
                 servers.popleft().kill()
                 tally.kills += 1
                 servers.append(stack.enter_context(start(environ)))
-                servers[-1].expect("Waiting")
+                servers[-1].expect("waits for requests")
             tally.wait(lambda: not asking.is_alive(), LIMIT, "the last reply")
         finally:
             report.add(

@@ -16,7 +16,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
-from tests.support.process import ROOT, Script, run_script, wait_until
+from tests.support.forked import ROOT
+from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tests.support.queues import put
 
@@ -161,7 +162,7 @@ def test_an_address_that_leads_nowhere_does_no_harm(address: str | bytes, settin
         if address == DIRECT:
             # RabbitMQ itself replaces the bare name, and refuses it without a consumer.
             channel.basic_consume(DIRECT, lambda *_: None, auto_ack=True)
-        channel.basic_publish("", QUEUE, b"7", BasicProperties(reply_to=address))  # type: ignore[arg-type]
+        channel.basic_publish("", QUEUE, b"7", BasicProperties(reply_to=address))
         server.expect(r"fib\(7\)")
         assert Asker(connection.channel()).ask(b"10") == ("reply", "55")
     server.terminate()
@@ -175,7 +176,9 @@ def test_the_request_and_what_the_client_makes_of_foreign_replies(
     channel.queue_declare(QUEUE, durable=True, auto_delete=True)
     with Script(CLIENT, "--deadline", "20", "7", environ=environ) as asking:
         # Without a consumer: the queue would go with it.
-        _, request, body = wait_until(lambda: channel.basic_get(QUEUE, auto_ack=True) if requests(channel) else None)
+        wait_until(lambda: requests(channel) == 1)
+        _, request, body = channel.basic_get(QUEUE, auto_ack=True)
+        assert request is not None
         assert body == b"7"
         assert 0 < int(str(request.expiration)) <= 20_000
         assert str(request.reply_to).startswith(f"{DIRECT}.")

@@ -18,7 +18,7 @@ IN_FLIGHT = 100
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("number", nargs="?", default="24", metavar="NUMBER", help="the n of fib(n), 24 by default")
+    parser.add_argument("number", nargs="?", default="22", metavar="NUMBER", help="the n of fib(n), 22 by default")
     parser.add_argument("--count", type=console.whole(1, 100_000), default=1000, metavar="N", help="questions")
     arguments = parser.parse_args()
     question = messages.encode_text(arguments.number)

@@ -1,7 +1,7 @@
 """Send numbered orders with robust_pika, many of them in flight. Its pair is count_orders.py.
 
 python robust_clients/sender.py
-python robust_clients/sender.py --seconds 3     for three seconds; else for ten
+python robust_clients/sender.py --seconds 3     for three seconds; else for eight
 """
 
 import time
@@ -15,7 +15,7 @@ from robust_pika import Publisher
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--seconds", type=console.seconds, default=10.0, metavar="S", help="how long to send")
+    parser.add_argument("--seconds", type=console.seconds, default=8.0, metavar="S", help="how long to send")
     end = time.monotonic() + parser.parse_args().seconds
     order = 0
     with Publisher("robust_clients/sender.py", Settings.load(), declare=topology.declare_orders) as publisher:

@@ -1,7 +1,7 @@
 """Send numbered orders; one that a broken connection leaves unconfirmed is sent again. Its pair is count_orders.py.
 
 python robust_clients/sender_reconnecting.py
-python robust_clients/sender_reconnecting.py --seconds 3     for three seconds; else for ten
+python robust_clients/sender_reconnecting.py --seconds 3     for three seconds; else for eight
 """
 
 import random
@@ -28,7 +28,7 @@ def publish(channel: Channel, order: int) -> None:
 
 def main() -> None:
     parser = console.parser(__doc__)
-    parser.add_argument("--seconds", type=console.seconds, default=10.0, metavar="S", help="how long to send")
+    parser.add_argument("--seconds", type=console.seconds, default=8.0, metavar="S", help="how long to send")
     end = time.monotonic() + parser.parse_args().seconds
     settings = Settings.load()
     pauses = iter(PAUSES[:0])  # Until one order is confirmed, the first failure is the last.

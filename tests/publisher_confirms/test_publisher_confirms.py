@@ -222,6 +222,7 @@ def test_a_queue_that_is_deleted_in_mid_run(script: str, environ: dict[str, str]
 
 @pytest.mark.parametrize("script", WAYS)
 def test_ctrl_c(script: str, environ: dict[str, str], channel: BlockingChannel) -> None:
+    """Also where it comes in the middle of pika's work; an answer may then never come."""
     with Script(f"publisher_confirms/{script}.py", "--count=1000000", environ=environ) as publisher:
         wait_until(lambda: count(channel) > 100)
         publisher.interrupt()

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.process import ROOT, wait_until
+from tests.support.forked import ROOT
+from tests.support.process import wait_until
 from tour.scenario import Key
 from tour.terminal import CommandError, Process, split
 

@@ -150,6 +150,28 @@ def test_a_task_whose_connection_broke_comes_again_and_no_other_is_acknowledged_
     assert len(take_rest(channel)) == 0
 
 
+def test_what_the_tag_of_a_dead_channel_would_do_on_another_one(settings: Settings, channel: Channel) -> None:
+    """The README says: acknowledge another task, which is lost, while the one that was done comes again."""
+    put(channel, QUEUE, b"done", b"another")
+    with connect("first", settings) as connection:
+        method, _properties, body = connection.channel().basic_get(QUEUE)
+        assert (method.delivery_tag, body) == (1, b"done")
+    second = connect("second", settings)
+    try:
+        consuming = second.channel()
+        wait_until(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count == 2)
+        # Whichever task comes first on the new channel: it has the tag 1.
+        first, _properties, body = channel.basic_get(QUEUE)
+        assert body == b"done"
+        another, _properties, body = consuming.basic_get(QUEUE)
+        assert (another.delivery_tag, body) == (1, b"another")
+        consuming.basic_ack(method.delivery_tag)
+        channel.basic_reject(first.delivery_tag, requeue=True)
+    finally:
+        second.close()
+    assert take_rest(channel) == [b"done"]
+
+
 def take_rest(channel: Channel) -> list[bytes]:
     """What is left on the queue, where every acknowledgement has arrived: the worker has gone."""
     count = channel.queue_declare(QUEUE, passive=True).method.message_count

@@ -2,12 +2,21 @@
 
 import logging
 
-from robust_pika.connecting import Channel, Connection, connect, reach, reach_async
+from robust_pika.connecting import (
+    Channel,
+    Connection,
+    connect,
+    keep_connected,
+    keep_connected_async,
+    reach,
+    reach_async,
+)
 from robust_pika.consumer import consume
-from robust_pika.declaring import DeclaringChannel
+from robust_pika.declaring import DeclaringChannel, declare_queue
 from robust_pika.errors import (
     BadMessage,
     ConnectionFailure,
+    ConnectionLost,
     DeliveryError,
     Nacked,
     NotConfirmed,
@@ -34,6 +43,7 @@ __all__ = [
     "Confirmation",
     "Connection",
     "ConnectionFailure",
+    "ConnectionLost",
     "ConnectionSettings",
     "DeclaringChannel",
     "DeliveryError",
@@ -54,6 +64,9 @@ __all__ = [
     "Tls",
     "connect",
     "consume",
+    "declare_queue",
+    "keep_connected",
+    "keep_connected_async",
     "reach",
     "reach_async",
 ]

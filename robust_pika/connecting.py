@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import logging
+import random
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pika
@@ -22,20 +28,36 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from robust_pika.errors import ConsumerCancelled, InvalidSettings, RobustPikaError
+from robust_pika.errors import ConnectionLost, ConsumerCancelled, InvalidSettings, RobustPikaError
 from robust_pika.explaining import explain, explain_socket, innermost, stack_timeout
 from robust_pika.settings import Address, ConnectionSettings
 
+log = logging.getLogger("robust_pika")
+
 Opened = TypeVar("Opened")
+Own = TypeVar("Own", bound=ConnectionSettings)
+Result = TypeVar("Result")
 
 Channel = BlockingChannel
 """The channel of a Connection: what a callback of ``basic_consume`` gets first."""
 
+STEADY_SECONDS = 10.0
+"""A session that was lost sooner than this after it began waits longer and longer before it begins again."""
+
+LOST = (ConnectionLost, ConsumerCancelled)
+"""What ends a session that is to begin again."""
+
+GOODBYE = 2.0
+"""Seconds that closing a connection may take when an exception ends its ``with`` block."""
+
 PIKA_ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 """What pika raises when a connection cannot be opened, or breaks."""
 
-Explain = Callable[[BaseException, Address], RobustPikaError]
-"""Makes an error of this library, with a readable text, of what an attempt to connect to an address raised."""
+Explain = Callable[[BaseException, Address], RobustPikaError | None]
+"""Makes an error of this library, with a readable text, of what an attempt to connect to an address raised.
+
+None for an error of which it knows nothing.
+"""
 
 
 class Connection(pika.BlockingConnection):
@@ -53,6 +75,23 @@ class Connection(pika.BlockingConnection):
 
     def __enter__(self) -> Connection:
         return self
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if error is None:
+            if self.is_open:
+                self.close()
+            return
+        # After Ctrl-C in the middle of pika's work, or when the network stalls, pika's close() can wait for an answer
+        # that does not come. No other thread uses the connection while this one waits.
+        goodbye = threading.Thread(target=self._close_quietly, name="goodbye", daemon=True)
+        goodbye.start()
+        goodbye.join(GOODBYE)
+
+    def _close_quietly(self) -> None:
+        # What broke the ``with`` block says more.
+        with suppress(Exception):
+            if self.is_open:
+                self.close()
 
     def channel(self, channel_number: int | None = None) -> Channel:
         """Open a channel."""
@@ -168,9 +207,9 @@ def reach(
     in turn, as in ``connect``, for ``deadline`` seconds (``settings.connect_timeout`` by default; 0: once).
 
     ``errors`` are what ``attempt`` may raise besides the errors of this library. ``explain(error, address)`` makes a
-    readable error of them; without it, errors of sockets and of TLS are explained, and others are raised as they are.
-    An error that is ``transient`` is tried again, any other one is raised at once. If several addresses fail, a
-    refusal is raised rather than that another address cannot be reached.
+    readable error of them. Where it returns None, and without it, errors of sockets and of TLS are explained, and
+    others are raised as they are. An error that is ``transient`` is tried again, any other one is raised at once. If
+    several addresses fail, a refusal is raised rather than that another address cannot be reached.
     """
     limit = settings.connect_timeout if deadline is None else deadline
     caught: tuple[type[Exception], ...] = (*errors, RobustPikaError)
@@ -219,6 +258,59 @@ async def reach_async(
     return await retrying(attempt_all)
 
 
+def keep_connected(
+    settings: Own, session: Callable[[Own], Result], *, sleep: Callable[[float], None] = time.sleep
+) -> Result:
+    """What ``session(settings)`` returns; it is called again each time that its connection is lost.
+
+    A session connects, with ``connect`` or ``reach``, and works until it is done. It raises ConnectionLost or
+    ConsumerCancelled when what it is connected to is gone; any other error is raised from here. From the second call
+    on, its settings have the ``reconnect_timeout`` as their ``connect_timeout``.
+    """
+    pauses = _Pauses()
+    while True:
+        pauses.begin()
+        try:
+            return session(settings)
+        except LOST as error:
+            settings = _with_more_time(settings)
+            sleep(pauses.after(error))
+
+
+async def keep_connected_async(settings: Own, session: Callable[[Own], Awaitable[Result]]) -> Result:
+    """``keep_connected`` for asyncio."""
+    pauses = _Pauses()
+    while True:
+        pauses.begin()
+        try:
+            return await session(settings)
+        except LOST as error:
+            settings = _with_more_time(settings)
+            await asyncio.sleep(pauses.after(error))
+
+
+class _Pauses:
+    """How long to wait before the next session: longer and longer while each is lost soon after it began."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._longest = 0.0
+
+    def begin(self) -> None:
+        self._began = time.monotonic()
+
+    def after(self, error: BaseException) -> float:
+        """Log the loss; the seconds to wait. Random, so that not all clients of a restarted broker come at once."""
+        log.warning("%s; connecting again", error)
+        steady = time.monotonic() - self._began > STEADY_SECONDS
+        self._longest = 0.5 if steady else min(5.0, 2 * self._longest + 0.5)
+        return random.uniform(0.1, self._longest)
+
+
+def _with_more_time(settings: Own) -> Own:
+    return replace(settings, connect_timeout=settings.reconnect_timeout)
+
+
 def backing_off(
     limit: float | Callable[[], float],
     *,
@@ -265,15 +357,13 @@ class _Tried:
         return self._address
 
     def note(self, error: BaseException) -> None:
-        told: BaseException = error
+        readable = error
         if not isinstance(error, RobustPikaError):
-            if self._explain:
-                told = self._explain(error, self._address)
-            else:
-                told = explain_socket(error, self._address, self._service) or error
+            explained = self._explain(error, self._address) if self._explain else None
+            readable = explained or explain_socket(error, self._address, self._service) or error
         # A refusal says more than an address that cannot be reached.
-        if self._failure is None or (is_transient(self._failure) and not is_transient(told)):
-            self._failure = told
+        if self._failure is None or (is_transient(self._failure) and not is_transient(readable)):
+            self._failure = readable
 
     def failure(self) -> BaseException:
         assert self._failure is not None, "there are no addresses"

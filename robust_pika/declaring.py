@@ -13,6 +13,10 @@ from robust_pika._io.link import Link
 
 Arguments = dict[str, Any] | None
 
+_LIMIT_OF_DEAD_LETTERS = 1_000_000
+"""A tool that shows dead letters requeues them each time. RabbitMQ 4 would drop a message that has been requeued more
+than 20 times, its default; -1 lifts the limit there, but on 3.10 it means that no message may come back at all."""
+
 
 class DeclaringChannel(Protocol):
     """The part of pika's BlockingChannel that declares. Each call returns when RabbitMQ has answered, or raises."""
@@ -82,6 +86,49 @@ class _Linked:
 
     def __getattr__(self, name: str) -> Any:
         return partial(self._link.ask, getattr(self._link.channel, name))
+
+
+def declare_queue(
+    channel: DeclaringChannel,
+    name: str,
+    *,
+    delivery_limit: int = 20,
+    dead_letters: str | None = None,
+    arguments: Arguments = None,
+) -> str:
+    """Declare a queue that keeps every message until it is handled or a dead letter; return ``name``.
+
+    ``name`` is a durable quorum queue. A message that a consumer rejects, that comes back to the queue more than
+    ``delivery_limit`` times, or that expires, is moved to the queue ``dead_letters`` (``<name>.dead_letters`` by
+    default), which is declared, too; several queues may share it. The message leaves ``name`` only when
+    ``dead_letters`` has stored it (the strategy ``at-least-once``). RabbitMQ has this only for a queue that, when it
+    is full, refuses new messages (``x-overflow: reject-publish``); the publisher then gets a nack.
+
+    ``arguments`` are added to those of ``name``, for instance ``x-max-length`` (in messages) or ``x-message-ttl`` (in
+    milliseconds).
+
+    https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
+    https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+    """
+    dead_letters = dead_letters or f"{name}.dead_letters"
+    channel.queue_declare(
+        dead_letters, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": _LIMIT_OF_DEAD_LETTERS}
+    )
+    channel.queue_declare(
+        name,
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": delivery_limit,
+            # The default exchange, which routes to the queue that the routing key names.
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": dead_letters,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            **(arguments or {}),
+        },
+    )
+    return name
 
 
 def declaring(link: Link) -> DeclaringChannel:

@@ -46,6 +46,10 @@ class ConnectionRefused(BrokerUnavailable):
     """No program listens at the address."""
 
 
+class ConnectionLost(BrokerUnavailable):
+    """A connection that had been open broke."""
+
+
 class HostNotFound(ConnectionFailure):
     """The host name has no address. Transient: in a cluster, a name appears when its node starts."""
 

@@ -36,6 +36,7 @@ class Finder(client.Watchful):
     def on_link_opened(self, event: Event) -> None:
         super().on_link_opened(event)
         # What RabbitMQ does not understand it leaves out, and sends everything. Its answer tells what it took.
+        assert event.link is not None
         taken = event.link.remote_source.filter
         taken.rewind()
         self.understood = bool(taken.next()) and SQL_FILTER in taken.get_dict()

@@ -6,6 +6,7 @@ python protocols/amqp_1_0/receive.py --seconds 1    a slow reader
 A letter that begins with "Later" is put back the first time; what is no text goes to the dead letters.
 """
 
+import os
 import signal
 import time
 from types import FrameType
@@ -18,7 +19,7 @@ from common import console
 from common.config import Settings
 from common.errors import BadMessage
 from extras.optional import packages_for
-from robust_pika.messages import Message
+from robust_pika import Message, keep_connected
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import AddressHelper, Event
@@ -53,7 +54,7 @@ class Reader(client.Watchful):
 
     def _read(self, event: Event) -> None:
         letter = event.message
-        properties = BasicProperties(content_type=client.text_of(letter.content_type))  # type: ignore[no-untyped-call]
+        properties = BasicProperties(content_type=client.text_of(letter.content_type))
         try:
             text = Message(bytes(letter.body or b""), properties, "", "").text()
         except (BadMessage, TypeError, ValueError) as failure:
@@ -75,18 +76,17 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--seconds", type=console.seconds, default=0.0, metavar="S", help="how long a letter takes")
     arguments = parser.parse_args()
-    settings = Settings.load()
     reader = Reader(arguments.seconds)
 
-    def session() -> None:
+    def session(settings: Settings) -> None:
         with client.connected("amqp_1_0/receive.py", settings) as connection:
             consumer = connection.consumer(AddressHelper.queue_address(topology.QUEUE), message_handler=reader)
-            console.say(" [*] Waiting for letters. To exit press CTRL+C")
+            console.say(f" [*] Waiting for letters (process {os.getpid()}). To exit press CTRL+C")
             consumer.run()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, reader.stop)
-    client.persistently(settings, session)
+    keep_connected(Settings.load(), session)
 
 
 if __name__ == "__main__":

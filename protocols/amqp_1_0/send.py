@@ -13,12 +13,24 @@ import topology
 
 from common import console, messages
 from common.config import Settings
+from common.errors import ExitCode, Failure
 from extras.optional import packages_for
-from robust_pika.errors import NotRouted, NotTaken
 
 with packages_for(__file__):
     from rabbitmq_amqp_python_client import AddressHelper, AmqpMessageRejectedException, Message, Publisher
     from rabbitmq_amqp_python_client.qpid.proton.utils import SendException
+
+
+class Released(Failure):
+    """No queue is bound for the routing key."""
+
+    exit_code = ExitCode.UNROUTABLE
+
+
+class Rejected(Failure):
+    """A queue did not take the letter."""
+
+    exit_code = ExitCode.NOT_CONFIRMED
 
 
 def outcome(publisher: Publisher, text: str, content_type: str, sender: str) -> str:
@@ -60,9 +72,9 @@ def main() -> None:
     if accepted := outcomes["accepted"]:
         console.say(f" [x] Posted {text!r}" if count == 1 else f" [x] Posted {accepted} letters")
     if outcomes["released"]:
-        raise NotRouted(f"released: no queue is bound for the key {arguments.key!r}")
+        raise Released(f"released: no queue is bound for the key {arguments.key!r}")
     if rejected := outcomes["rejected"]:
-        raise NotTaken(f"rejected: {rejected} of {count}, the queue {topology.QUEUE!r} is full; start receive.py")
+        raise Rejected(f"rejected: {rejected} of {count}, the queue {topology.QUEUE!r} is full; start receive.py")
 
 
 if __name__ == "__main__":

@@ -6,33 +6,34 @@ python protocols/asyncio_client/worker.py --seconds-per-dot 0.1    works faster
 """
 
 import asyncio
+import os
 
 import client
 import topology
-from pika import BasicProperties
 
-from common import console
+from common import console, messages
 from common.config import Settings
 from common.errors import BadMessage
 from extras.optional import packages_for
-from robust_pika._io.session import LINGER_SECONDS
-from robust_pika.messages import Message
 
 with packages_for(__file__):
     from aio_pika.abc import AbstractIncomingMessage
     from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError
 
 GRACE_SECONDS = 30.0
-READY = " [*] Waiting for tasks. To exit press CTRL+C"
+
+
+def ready() -> None:
+    console.say(f" [*] Waiting for tasks (process {os.getpid()}). To exit press CTRL+C")
 
 
 async def work(message: AbstractIncomingMessage, seconds_per_dot: float) -> None:
     """Do one task, and acknowledge it when it is done."""
-    properties = BasicProperties(content_type=message.content_type, message_id=message.message_id)  # type: ignore[no-untyped-call]
     try:
-        task = Message(message.body, properties, "", message.routing_key or "").text()
+        task = messages.decode_text(message.body)
     except BadMessage as failure:
-        console.warn(f"message {message.message_id or '(no id)'} rejected: {failure}")
+        console.warn(f"Rejected a task: {failure}")
+        # RabbitMQ deletes it. With requeue=True it would come back at once, and again, and again.
         await message.reject(requeue=False)
         return
     console.say(f" [x] Received {task!r}")
@@ -59,28 +60,26 @@ def main() -> None:
         try:
             await work(message, arguments.seconds_per_dot)
         except (AMQPConnectionError, ChannelInvalidStateError):
-            # An acknowledgement belongs to the connection that the message came on. That is gone; the task comes again.
+            # An acknowledgement is only valid on the connection that the message came on. That broke: RabbitMQ delivers
+            # the task again.
             pass
         finally:
             in_hand.discard(task)
 
     async def do_tasks(stop: asyncio.Event) -> None:
-        async with client.connected(
-            "asyncio_client/worker.py", settings, stop, on_return=lambda: console.say(READY)
-        ) as connection:
+        async with client.connected("asyncio_client/worker.py", settings, stop, on_return=ready) as connection:
             channel = await connection.channel()
             # aio-pika starts every message that comes at once. The prefetch is what keeps them from being too many.
             await channel.set_qos(prefetch_count=arguments.at_once)
             queue = await topology.declare(channel)
             consumer = await queue.consume(handle)
-            console.say(READY)
+            ready()
             await stop.wait()
-            # No more tasks, please; and those that are begun are finished before the connection is closed.
+            # No more tasks; those that were begun are finished before the connection is closed.
             if connection.connected.is_set():
                 await queue.cancel(consumer)
             if in_hand:
                 await asyncio.wait(in_hand, timeout=GRACE_SECONDS)
-            await asyncio.sleep(LINGER_SECONDS)
 
     client.run(do_tasks)
 

@@ -1,61 +1,45 @@
 """MQTT with our settings, through paho, and what goes wrong there as one readable line.
 
-paho can run a thread of its own; it would keep what a callback raises to itself, and would call for ever at a broker
-that refuses us. So its loop runs here, on the thread that waits, and what is raised in a callback is raised there.
+paho can run a thread of its own. But it swallows what a callback raises there, and calls a broker that refuses us for
+ever. So its loop runs here, on the thread that waits, and what a callback raises is raised there.
 """
 
-import random
-import socket
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from common import console
 from common.config import Address, Settings, SettingsError
-from common.errors import BadMessage, ExitCode
 from extras.optional import packages_for
+from robust_pika import BadMessage, ConnectionFailure, ConnectionLost, keep_connected, reach
 from robust_pika.connecting import tls_context
-from robust_pika.errors import AccessRefused, BrokerUnavailable, ConnectionFailure, HostNotFound, NotTaken, TlsFailure
+from robust_pika.errors import AccessRefused, BrokerUnavailable, ChannelFailure, NotAmqp, NotTaken
 
 with packages_for(__file__):
     from paho.mqtt.client import (
         MQTT_ERR_SUCCESS,
-        CallbackAPIVersion,
         Client,
         ConnectFlags,
         DisconnectFlags,
-        MQTTProtocolVersion,
     )
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
+SERVICE = "the MQTT port (1883, with TLS 8883; see RABBITMQ_MQTT_PORT and rabbitmq-plugins enable rabbitmq_mqtt)"
 TRIES = 3
 SESSION_SECONDS = 24 * 60 * 60
 """How long RabbitMQ keeps the queue of a session that is away; with MQTT 3.1.1 the broker alone decides."""
 AT_A_TIME = 100
 """Messages at QoS 1 that may be unacknowledged; paho keeps what is beyond that."""
 NOT_SUPPORTED = "Unsupported protocol version"
+TOO_LARGE = "Packet too large"
+TAKEN_OVER = "Session taken over"
 
 
-class NotMqtt(ConnectionFailure):
+class NotMqtt(NotAmqp):
     """Something answers at the port, but it does not speak this version of MQTT."""
-
-    exit_code = ExitCode.PROTOCOL
-
-
-class HungUp(ConnectionFailure):
-    """The broker closes the connection whenever we ask it for something."""
-
-    exit_code = ExitCode.ACCESS
-
-
-class TakenOver(ConnectionFailure):
-    """Another client has connected with our client id."""
-
-    exit_code = ExitCode.PROTOCOL
 
 
 class Link:
@@ -64,16 +48,20 @@ class Link:
     ``client`` is paho's, for publishing, subscribing and the callbacks. ``version`` is that of MQTT: "5" or "3.1.1".
     """
 
-    def __init__(self, client: Client, version: str, settings: Settings) -> None:
+    def __init__(self, client: Client, version: str, settings: Settings, *, keep_session: bool) -> None:
         self.client = client
         self.version = version
         self._settings = settings
+        self._clean = not keep_session
+        self._open = self._opened_before = False
+        self._on_connect: Callable[[], None] = lambda: None
+        # RabbitMQ's answer to CONNECT, why it closed the connection, and its limit for a packet, in bytes.
         self._answer: ReasonCode | None = None
         self._reason: ReasonCode | None = None
         self._largest: int | None = None
-        self._on_connect: Callable[[], None] = lambda: None
-        self._asked: set[int | None] = set()
+        self._subscribing: set[int | None] = set()
         self._unacknowledged: set[int] = set()
+        # Whether RabbitMQ has answered anything on this connection; how many connections in a row it has not.
         self._answered = False
         self._in_vain = 0
         client.on_subscribe = self._subscribed
@@ -86,6 +74,16 @@ class Link:
         """Whether it is MQTT 5."""
         return self.version == "5"
 
+    def open(self, settings: Settings) -> None:
+        """Connect to the first address that answers. Raises a ConnectionFailure."""
+        reach(settings, self._connect, port=settings.mqtt_port, service=SERVICE)
+        self._open = True
+        if self._opened_before:
+            # RabbitMQ does not answer what was asked on the lost connection.
+            self._subscribing.clear()
+            self._on_connect()
+        self._opened_before = True
+
     def ready(self, on_connect: Callable[[], None]) -> None:
         """Call ``on_connect`` now and after every new connection: it subscribes, and says that we are here.
 
@@ -93,24 +91,12 @@ class Link:
         """
         self._on_connect = on_connect
         on_connect()
-        self.until(lambda: not self._asked, self._settings.blocked_timeout)
+        self.until(lambda: not self._subscribing, self._settings.blocked_timeout)
 
     def subscribe(self, *topics: str) -> None:
         """Subscribe at QoS 1. If RabbitMQ refuses, AccessRefused is raised where its answer is read."""
         _, number = self.client.subscribe([(topic, 1) for topic in topics])
-        self._asked.add(number)
-
-    def _subscribed(
-        self, _client: Client, _data: object, number: int, answers: list[ReasonCode], _told: Properties | None
-    ) -> None:
-        self._asked.discard(number)
-        self._answered = True
-        for answer in answers:
-            if answer.is_failure:
-                raise AccessRefused(
-                    f"RabbitMQ refused the subscription ({answer}); has user {self._settings.user!r} all permissions "
-                    f"in virtual host {self._settings.vhost!r}?"
-                )
+        self._subscribing.add(number)
 
     def publish(
         self, topic: str, payload: bytes, qos: int, *, retain: bool = False, properties: Properties | None = None
@@ -137,71 +123,54 @@ class Link:
         """How many messages at QoS 1 RabbitMQ has not acknowledged yet."""
         return len(self._unacknowledged)
 
-    def _published(self, _client: Client, _data: object, number: int, answer: ReasonCode, _told: Properties) -> None:
-        # At QoS 0 it only says that the message has left.
-        if number in self._unacknowledged:
-            self._answered = True
-            self._unacknowledged.discard(number)
-        if answer.is_failure:
-            raise NotTaken(f"RabbitMQ did not take a message: {answer}")
-
     def until(self, condition: Callable[[], bool], limit: float | None = None, *, poll: float = 0.1) -> None:
         """Send and receive until the condition holds, and connect again if need be.
 
-        The condition is looked at when something has come, and every ``poll`` seconds.
-
-        Raises a ConnectionFailure if that is no use; NotTaken if it takes longer than ``limit`` seconds.
+        The condition is looked at when something has come, and every ``poll`` seconds. Raises a ConnectionFailure if
+        connecting again makes no sense or took too long; NotTaken if all this takes longer than ``limit`` seconds.
         """
         deadline = None if limit is None else time.monotonic() + limit
-        while not condition():
-            if deadline and time.monotonic() > deadline:
-                raise NotTaken(f"RabbitMQ has not acknowledged it within {limit:g} s; is it in a memory or disk alarm?")
-            if self.client.loop(poll) != MQTT_ERR_SUCCESS:
-                self._again()
+
+        def session(settings: Settings) -> None:
+            if not self._open:
+                self.open(settings)
+            while not condition():
+                if deadline and time.monotonic() > deadline:
+                    raise NotTaken(f"RabbitMQ has not acknowledged it within {limit:g} s (in a memory or disk alarm?)")
+                if self.client.loop(poll) != MQTT_ERR_SUCCESS:
+                    self._open = False
+                    raise self._why_it_broke()
+
+        keep_connected(self._settings, session)
 
     def until_done(self) -> None:
         """Wait until RabbitMQ has acknowledged all messages at QoS 1, and the others are sent."""
         self.until(lambda: not self._unacknowledged and not self.client.want_write(), self._settings.blocked_timeout)
 
-    def open(self, *, again: bool = False) -> None:
-        """Connect to the first address that answers. Raises a ConnectionFailure."""
-        failure: ConnectionFailure | None = None
-        for address in self._settings.addresses:
-            where = Address(address.host, self._settings.mqtt_port)
-            try:
-                self._open(where, again)
-            except (OSError, ConnectionFailure) as error:
-                failure = error if isinstance(error, ConnectionFailure) else explain(error, where)
-            else:
-                return
-        assert failure is not None
-        raise failure
-
-    def _open(self, where: Address, again: bool) -> None:
+    def _connect(self, where: Address) -> None:
         self._answer = self._reason = None
         self._answered = False
         keepalive = self._settings.heartbeat
         if self.is_5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 0 if self._clean else SESSION_SECONDS
-            # What is lost by accident is not begun anew: RabbitMQ still has what it did not deliver.
+            # After a lost connection, a session that is kept goes on: RabbitMQ still has what it did not deliver.
             self.client.connect(where.host, where.port, keepalive, clean_start=self._clean, properties=properties)
         else:
             self.client.connect(where.host, where.port, keepalive)
-        deadline = time.monotonic() + self._settings.connect_timeout
+        deadline = time.monotonic() + self.client.connect_timeout
         while self._answer is None:
             lost = self.client.loop(0.1) != MQTT_ERR_SUCCESS
             if self._answer is None and (lost or time.monotonic() > deadline):
-                raise NotMqtt(
-                    f"what answers at {where} does not speak MQTT {self.version}; its port is 1883 (8883 with TLS), "
-                    "see RABBITMQ_MQTT_PORT"
-                )
+                raise self._no_answer(where)
         if self._answer.is_failure:
             raise self._refused(str(self._answer), where)
-        if again:
-            # What was asked on the lost connection is not answered any more.
-            self._asked.clear()
-            self._on_connect()
+
+    def _no_answer(self, where: Address) -> ConnectionFailure:
+        if self._opened_before:
+            # It has spoken MQTT before: a proxy, perhaps, whose broker is starting.
+            return BrokerUnavailable(f"what answers at {where}, {SERVICE}, says nothing")
+        return NotMqtt(f"what answers at {where} does not speak MQTT {self.version}; expected {SERVICE}")
 
     def _refused(self, answer: str, where: Address) -> ConnectionFailure:
         if answer == NOT_SUPPORTED:
@@ -212,47 +181,58 @@ class Link:
             f"({answer}); check RABBITMQ_USER, RABBITMQ_PASSWORD and RABBITMQ_VHOST or AMQP_URL"
         )
 
-    def _again(self) -> None:
-        told = f" ({self._reason})" if self._reason is not None and self.is_5 else ""
-        if told == " (Session taken over)":
-            raise TakenOver("another client has connected with this session's name; a session is for one at a time")
-        if told == " (Packet too large)":
-            raise BadMessage("RabbitMQ has closed the connection: the MQTT packet is too large for it")
+    def _why_it_broke(self) -> Exception:
+        # Only MQTT 5 says why.
+        reason = str(self._reason) if self._reason is not None and self.is_5 else ""
+        if reason == TAKEN_OVER:
+            return ChannelFailure(
+                "another client has connected with this session's name; a session is for one at a time"
+            )
+        if reason == TOO_LARGE:
+            return BadMessage("RabbitMQ has closed the connection: the MQTT packet is too large for it")
+        shown = f" ({reason})" if reason else ""
         self._in_vain = 0 if self._answered else self._in_vain + 1
         if self._in_vain == TRIES:
-            # So MQTT 3.1.1 says no to whoever is connected already.
-            raise HungUp(
-                f"RabbitMQ has closed the connection {TRIES} times without an answer{told}; has user "
+            # That is how MQTT 3.1.1 refuses what a client asks for once it is connected.
+            return AccessRefused(
+                f"RabbitMQ has closed the connection {TRIES} times without an answer{shown}; has user "
                 f"{self._settings.user!r} all permissions in virtual host {self._settings.vhost!r}?"
             )
-        console.warn(f"the MQTT connection is lost{told}; connecting again")
-        deadline = time.monotonic() + self._settings.reconnect_timeout
-        while True:
-            # At random, so that not all the clients of a restarted broker come at once.
-            time.sleep(random.uniform(0.1, 1.0))
-            try:
-                return self.open(again=True)
-            except ConnectionFailure as failure:
-                if not failure.transient or time.monotonic() > deadline:
-                    raise
+        return ConnectionLost(f"the MQTT connection is lost{shown}")
 
-    _clean = True
-
-    def keep_session(self) -> None:
-        """Ask the broker to keep our subscriptions, and what arrives for them, while we are away."""
-        self._clean = False
+    # paho calls these, within its loop() and so on the thread that waits.
 
     def _connected(
-        self, _client: Client, _data: object, _flags: ConnectFlags, answer: ReasonCode, told: Properties | None
+        self, _client: Client, _data: object, _flags: ConnectFlags, answer: ReasonCode, properties: Properties | None
     ) -> None:
         self._answer = answer
-        # MQTT 5 tells what the broker takes; with MQTT 3.1.1 it hangs up on what is too large.
-        self._largest = getattr(told, "MaximumPacketSize", None)
+        # MQTT 5 tells what the broker takes; with MQTT 3.1.1 it closes the connection when a packet is too large.
+        self._largest = getattr(properties, "MaximumPacketSize", None)
 
     def _disconnected(
-        self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, _told: Properties | None
+        self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, _properties: object
     ) -> None:
         self._reason = reason
+
+    def _subscribed(
+        self, _client: Client, _data: object, number: int, answers: list[ReasonCode], _properties: object
+    ) -> None:
+        self._subscribing.discard(number)
+        self._answered = True
+        for answer in answers:
+            if answer.is_failure:
+                raise AccessRefused(
+                    f"RabbitMQ refused the subscription ({answer}); has user {self._settings.user!r} all permissions "
+                    f"in virtual host {self._settings.vhost!r}?"
+                )
+
+    def _published(self, _client: Client, _data: object, number: int, answer: ReasonCode, _properties: object) -> None:
+        # At QoS 0 it only says that the message has left.
+        if number in self._unacknowledged:
+            self._answered = True
+            self._unacknowledged.discard(number)
+        if answer.is_failure:
+            raise NotTaken(f"RabbitMQ did not take a message: {answer}")
 
 
 @contextmanager
@@ -272,8 +252,8 @@ def connected(
         raise SettingsError("MQTT takes what precedes a colon for the virtual host; RABBITMQ_USER may not have one")
     # Before RabbitMQ 3.12, a client id is taken for the same in every virtual host.
     client_id = f"{settings.vhost}.{session}" if session else f"{name}.{uuid.uuid4().hex[:8]}"
-    link: Link | None = None
-    for version, protocol in (("5", MQTTProtocolVersion.MQTTv5), ("3.1.1", MQTTProtocolVersion.MQTTv311)):
+
+    def opened(version: str, protocol: MQTTProtocolVersion) -> Link:
         # MQTT 3.1.1 has this among the arguments of the client, MQTT 5 among those of the connection.
         clean = None if version == "5" else session is None
         client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=protocol)
@@ -284,39 +264,17 @@ def connected(
         if context := tls_context(settings):
             client.tls_set_context(context)
         prepare(client)
-        link = Link(client, version, settings)
-        if session:
-            link.keep_session()
-        try:
-            link.open()
-        except NotMqtt:
-            # RabbitMQ 3.10 hangs up on a client that speaks MQTT 5.
-            if version == "3.1.1":
-                raise
-        else:
-            break
-    assert link is not None
+        link = Link(client, version, settings, keep_session=session is not None)
+        link.open(settings)
+        return link
+
+    try:
+        link = opened("5", MQTTProtocolVersion.MQTTv5)
+    except NotMqtt:
+        # RabbitMQ 3.10 closes the connection of a client that speaks MQTT 5.
+        link = opened("3.1.1", MQTTProtocolVersion.MQTTv311)
     try:
         yield link
     finally:
         with suppress(OSError, ValueError):
             link.client.disconnect()
-
-
-def explain(error: OSError, where: Address) -> ConnectionFailure:
-    """What the socket or TLS said, as one line that says how to mend it."""
-    match error:
-        case socket.gaierror():
-            return HostNotFound(f"no address is known for {where}; check RABBITMQ_HOST or AMQP_URL")
-        case ssl.SSLCertVerificationError():
-            return TlsFailure(
-                f"the certificate of {where} cannot be trusted ({error.verify_message}); set RABBITMQ_CA_FILE"
-            )
-        case ssl.SSLError():
-            return TlsFailure(f"TLS with {where} failed ({error.reason}); is it the MQTT port with TLS (8883)?")
-        case ConnectionRefusedError():
-            return BrokerUnavailable(
-                f"nothing answers at {where}, the MQTT port; start RabbitMQ with: make broker, "
-                "or rabbitmq-plugins enable rabbitmq_mqtt, or set RABBITMQ_MQTT_PORT"
-            )
-    return BrokerUnavailable(f"RabbitMQ's MQTT port {where} cannot be reached: {error.strerror or error}")

@@ -10,8 +10,7 @@ import topology
 
 from common import console
 from common.config import Settings
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
+from robust_pika import Message, Outcome, consume
 
 
 def work(message: Message) -> Outcome:

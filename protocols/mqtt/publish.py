@@ -9,6 +9,7 @@ import client
 from common import console, messages
 from common.config import Settings
 from common.errors import BadMessage
+from robust_pika.messages import check_name
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--retain", action="store_true", help="keep it for those who subscribe later")
     arguments = parser.parse_args()
     payload = messages.encode_text(console.body_text(arguments.words))
-    messages.check_name("topic", arguments.topic)
+    check_name("topic", arguments.topic)
     if not arguments.topic:
         raise BadMessage("the topic is empty; write for example mqtt/hall/state")
 

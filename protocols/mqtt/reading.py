@@ -4,11 +4,8 @@ import argparse
 import re
 from dataclasses import dataclass
 
-from pika import BasicProperties
-
 from common import messages
 from common.errors import BadMessage
-from robust_pika.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +21,18 @@ def encode(reading: Reading) -> bytes:
     return messages.encode_json({"number": reading.number, "celsius": round(reading.celsius, 2)})
 
 
-def decode(payload: bytes) -> Reading:
+def decode(payload: bytes | bytearray) -> Reading:
     """Raises BadMessage if it is no reading."""
-    value = Message(payload, BasicProperties(), "", "").json()
+    value = messages.decode_json(bytes(payload))
     try:
         return Reading(int(value["number"]), float(value["celsius"]))
     except (TypeError, KeyError, ValueError, OverflowError):
         raise BadMessage("it is not a reading: a number and celsius are needed") from None
 
 
-def decode_correction(payload: bytes) -> float:
+def decode_correction(payload: bytes | bytearray) -> float:
     """What to add to a sensor's readings, in °C. Raises BadMessage if it is no number."""
-    value = Message(payload, BasicProperties(), "", "").json()
+    value = messages.decode_json(bytes(payload))
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 50:
         raise BadMessage("it is not a correction: a number from -50 to 50 is needed")
     return float(value)

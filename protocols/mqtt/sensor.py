@@ -8,6 +8,7 @@ Its pairs are display.py, which speaks MQTT, and display_amqp.py and correct_amq
 """
 
 import itertools
+import os
 import time
 from functools import partial
 
@@ -84,7 +85,10 @@ def main() -> None:
             return time.monotonic() >= due and link.unacknowledged < client.AT_A_TIME
 
         link.ready(here)
-        console.say(f" [*] Sensor {sensor.name!r} is on, with MQTT {link.version}. To switch it off press CTRL+C")
+        console.say(
+            f" [*] Sensor {sensor.name!r} is on, with MQTT {link.version} (process {os.getpid()}). "
+            "To switch it off press CTRL+C"
+        )
         try:
             for number in itertools.count(1) if arguments.count is None else range(1, arguments.count + 1):
                 told = details(sensor.name) if link.is_5 else None

@@ -6,6 +6,7 @@ python protocols/stomp/cook.py --seconds 0     a very fast cook
 What cannot be cooked goes to the dead letters.
 """
 
+import os
 import time
 
 import client
@@ -17,7 +18,7 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
 from extras.optional import packages_for
-from robust_pika.messages import Message
+from robust_pika import Message, keep_connected
 
 with packages_for(__file__):
     from stomp.utils import Frame
@@ -25,21 +26,22 @@ with packages_for(__file__):
 
 def cook(link: client.Link, order: Frame, seconds: float) -> None:
     """Do one order, then tell that it is ready and acknowledge it, both or neither."""
-    told = order.headers
-    properties = BasicProperties(content_type=told.get("content-type"))  # type: ignore[no-untyped-call]
+    headers = order.headers
+    table = headers.get("table", "unknown")
+    properties = BasicProperties(content_type=headers.get("content-type"))
     try:
         dish = Message(client.body_of(order), properties, "", "").text()
     except BadMessage as failure:
         console.warn(f"rejected: {failure}")
         # requeue is RabbitMQ's own: without it the order would come back at once.
-        link.stomp.nack(told["ack"], requeue="false")
+        link.stomp.nack(headers["ack"], requeue="false")
         return
-    console.say(f" [x] Cooking {dish!r} for table {told.get('table', 'unknown')}")
+    console.say(f" [x] Cooking {dish!r} for table {table}")
     time.sleep(seconds)
     transaction = link.stomp.begin()
-    ready = f"{dish} for table {told.get('table', 'unknown')} is ready"
+    ready = f"{dish} for table {table} is ready"
     link.stomp.send(topology.READY, ready.encode(), "text/plain", transaction=transaction)
-    link.stomp.ack(told["ack"], transaction=transaction)
+    link.stomp.ack(headers["ack"], transaction=transaction)
     link.stomp.commit(transaction)
 
 
@@ -50,9 +52,8 @@ def main() -> None:
     )
     parser.add_argument("--destination", default=topology.ORDERS, metavar="WHERE", help="where the orders are")
     arguments = parser.parse_args()
-    settings = Settings.load()
 
-    def session() -> None:
+    def session(settings: Settings) -> None:
         with connect("stomp/cook.py", settings) as connection:
             topology.declare(connection.channel())
         with client.connected(settings) as link:
@@ -64,12 +65,13 @@ def main() -> None:
                 headers={"prefetch-count": "10", "receipt": link.receipt()},
             )
             link.wait_for_receipts()
-            console.say(" [*] Waiting for orders. To exit press CTRL+C")
-            for order in link.messages(stop):
-                cook(link, order, arguments.seconds)
+            console.say(f" [*] Waiting for orders (process {os.getpid()}). To exit press CTRL+C")
+            # The dish in hand is finished before the program ends.
+            with client.until_stopped() as stop:
+                for order in link.messages(stop):
+                    cook(link, order, arguments.seconds)
 
-    with client.until_stopped() as stop:
-        client.persistently(settings, session, stop)
+    keep_connected(Settings.load(), session)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ import topology
 
 from common import console
 from common.config import Settings
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
+from robust_pika import Message, Outcome, consume
 
 STOMPS_OWN = {"receipt", "content-length", "x-delivery-count"}
 """RabbitMQ passes on what was meant for itself, and adds a count."""

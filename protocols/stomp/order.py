@@ -56,8 +56,8 @@ def main() -> None:
                 send(link, where, dish, table)
                 link.wait_for_receipts(left=client.IN_FLIGHT)
         link.wait_for_receipts()
-    told = repr(dishes[0]) if len(dishes) == 1 else f"{len(dishes)} orders"
-    console.say(f" [x] Sent {told}{' together' if arguments.together else ''}")
+    what = repr(dishes[0]) if len(dishes) == 1 else f"{len(dishes)} orders"
+    console.say(f" [x] Sent {what}{' together' if arguments.together else ''}")
 
 
 if __name__ == "__main__":

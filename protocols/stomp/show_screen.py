@@ -38,7 +38,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a browser."""
-        port = self.server.server_address[1]
+        assert isinstance(self.server, http.server.HTTPServer)
+        port = self.server.server_port
         # A page of somebody else's, whose host name leads here, is not to read what we serve.
         if self.headers.get("Host") not in (f"localhost:{port}", f"127.0.0.1:{port}"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST, f"open http://localhost:{port}/")
@@ -95,7 +96,7 @@ def main() -> None:
     except OSError as error:
         raise PortTaken(f"port {port} cannot be had ({error.strerror}); choose another: --port") from None
     with server:
-        console.say(f" [*] The screen is at http://localhost:{server.server_address[1]}/. To exit press CTRL+C")
+        console.say(f" [*] The screen is at http://localhost:{server.server_port}/. To exit press CTRL+C")
         server.serve_forever()
 
 

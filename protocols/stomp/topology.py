@@ -3,10 +3,9 @@
 So every script declares it with AMQP, and STOMP uses it by /amq/queue/NAME, which takes a queue as it is.
 """
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel, declare_queue
 
 QUEUE = "stomp.orders"
-DEAD_LETTERS = f"{QUEUE}.dead_letters"
 ORDERS = f"/amq/queue/{QUEUE}"
 """STOMP's name of the queue."""
 READY = "/topic/stomp.ready"
@@ -14,16 +13,5 @@ READY = "/topic/stomp.ready"
 
 
 def declare(channel: DeclaringChannel) -> str:
-    """Declare the queue of orders and that of those which cannot be cooked; return the former's name."""
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
-    channel.queue_declare(
-        QUEUE,
-        durable=True,
-        arguments={
-            "x-queue-type": "quorum",
-            "x-delivery-limit": 20,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": DEAD_LETTERS,
-        },
-    )
-    return QUEUE
+    """Declare the queue of orders, and its dead letters: orders that cannot be cooked; return the queue's name."""
+    return declare_queue(channel, QUEUE)

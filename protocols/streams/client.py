@@ -1,15 +1,13 @@
-"""The stream port with our settings, through rstream; and whatever goes wrong there as one readable line.
+"""The stream protocol with our settings, through rstream, and what goes wrong there as one readable line.
 
-Left alone, rstream logs an exception of a callback and goes on with the next message, and tells of a lost connection
-only a handler. A Link makes exceptions of both, where the program waits.
+By itself, rstream logs an exception of a callback and goes on with the next message, and calls a handler when the
+connection is lost. A Link raises both where the program waits.
 """
 
 import asyncio
 import logging
-import random
 import signal
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -17,19 +15,12 @@ from typing import Any, TypeVar
 
 import place
 
-from common import console
 from common.config import Address, Settings
-from common.errors import ExitCode, Failure
+from common.errors import ExitCode
 from extras.optional import packages_for
+from robust_pika import ConnectionFailure, ConnectionLost, reach_async
 from robust_pika.connecting import tls_context
-from robust_pika.errors import (
-    AccessRefused,
-    BrokerUnavailable,
-    ConnectionFailure,
-    HostNotFound,
-    TlsFailure,
-    VhostNotFound,
-)
+from robust_pika.errors import AccessRefused, HostNotFound, LoginRefused, NoAnswer, NotTaken, VhostNotFound
 
 with packages_for(__file__):
     from rstream import (
@@ -44,38 +35,19 @@ with packages_for(__file__):
     )
     from rstream.recovery import BackOffRecoveryStrategy
 
+SERVICE = "the stream port (5552, with TLS 5551; see RABBITMQ_STREAM_PORT and rabbitmq-plugins enable rabbitmq_stream)"
 START_TIMEOUT = 15.0
 Entity = TypeVar("Entity", Producer, Consumer, SuperStreamConsumer)
 
 
-class Disconnected(ConnectionFailure):
-    """A connection that worked is lost."""
-
-    transient = True
-
-
-class NotStreams(ConnectionFailure):
-    """Something answers at the port, but not in the stream protocol."""
-
-    exit_code = ExitCode.PROTOCOL
+class NotStreams(NoAnswer):
+    """Something answers at the port, but not in the stream protocol, or not yet."""
 
 
 class StreamGone(ConnectionFailure):
     """The stream does not exist (any more)."""
 
     exit_code = ExitCode.DECLARED_OTHERWISE
-
-
-class NotConfirmed(Failure):
-    """RabbitMQ has refused messages, or does not confirm them."""
-
-    exit_code = ExitCode.NOT_CONFIRMED
-
-
-class Silent(Failure):
-    """RabbitMQ says nothing for too long."""
-
-    exit_code = ExitCode.NOT_CONFIRMED
 
 
 class Link:
@@ -88,7 +60,7 @@ class Link:
 
     def on_close(self, info: OnClosedErrorInfo) -> None:
         """rstream's ``on_close_handler``."""
-        self.fail(Disconnected(f"the stream connection is lost ({info.reason})"))
+        self.fail(ConnectionLost(f"the stream connection is lost ({info.reason})"))
 
     def fail(self, error: Exception) -> None:
         """Let the wait end with this error; the first one counts."""
@@ -100,7 +72,7 @@ class Link:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool], limit: float | None = None) -> None:
-        """Return when the condition holds. Raises what went wrong; Silent if nothing changes for ``limit`` seconds."""
+        """Return when the condition holds. Raises what went wrong; NotTaken if nothing comes for ``limit`` seconds."""
         self._listening.set()
         while True:
             if self._failure:
@@ -111,7 +83,7 @@ class Link:
             try:
                 await asyncio.wait_for(self._changed.wait(), limit)
             except asyncio.TimeoutError:
-                raise Silent(f"RabbitMQ has said nothing for {limit:g} s; is it in a memory or disk alarm?") from None
+                raise NotTaken(f"RabbitMQ has said nothing for {limit:g} s (in a memory or disk alarm?)") from None
 
     async def lost(self) -> None:
         """Wait until something goes wrong, and raise it."""
@@ -120,7 +92,7 @@ class Link:
     def careful(
         self, callback: Callable[[bytes, MessageContext], Awaitable[None]]
     ) -> Callable[[bytes, MessageContext], Awaitable[None]]:
-        """The callback, called from when the program waits; what it raises ends the wait, and is the end of it."""
+        """The callback, called once the program waits; its first exception is raised there, and ends the calls."""
 
         async def call(message: bytes, context: MessageContext) -> None:
             await self._listening.wait()
@@ -148,30 +120,16 @@ class Left(Exception):
 async def connected(
     kind: type[Entity], name: str, settings: Settings, **more: Any
 ) -> AsyncIterator[tuple[Entity, Link]]:
-    """One of rstream's classes, started, and its Link; the addresses of the settings are tried in turn.
+    """One of rstream's classes, started at the first address that answers, and its Link.
 
     Raises a ConnectionFailure whose text is one readable line.
     """
-    link = Link()
-    entity = await _start(kind, name, settings, link, more)
-    try:
-        yield entity, link
-    except exceptions.ServerError as error:
-        raise explain(error, settings.addresses[0], settings) from error
-    except (ConnectionError, asyncio.TimeoutError) as error:
-        raise Disconnected(f"the stream connection is lost ({error or 'no answer'})") from error
-    finally:
-        # What is lost already cannot be closed properly.
-        with suppress(Exception):
-            await asyncio.wait_for(entity.close(), START_TIMEOUT)
 
-
-async def _start(kind: type[Entity], name: str, settings: Settings, link: Link, more: dict[str, Any]) -> Entity:
-    failure: ConnectionFailure | None = None
-    for address in settings.addresses:
+    async def start(address: Address) -> tuple[Entity, Link]:
+        link = Link()
         entity = kind(
             address.host,
-            settings.stream_port,
+            address.port,
             vhost=settings.vhost,
             username=settings.user,
             password=settings.password,
@@ -185,43 +143,58 @@ async def _start(kind: type[Entity], name: str, settings: Settings, link: Link, 
         )
         try:
             await asyncio.wait_for(entity.start(), START_TIMEOUT)
-        except (exceptions.ServerError, OSError, asyncio.TimeoutError, AssertionError) as error:
-            failure = explain(error, Address(address.host, settings.stream_port), settings)
-        else:
-            return entity
-    assert failure is not None
-    raise failure
+        except BaseException:
+            await _close(entity)
+            raise
+        return entity, link
+
+    entity, link = await reach_async(
+        settings,
+        start,
+        port=settings.stream_port,
+        service=SERVICE,
+        errors=(exceptions.ServerError, OSError, asyncio.TimeoutError, AssertionError),
+        explain=lambda error, where: explain(error, where, settings),
+    )
+    try:
+        yield entity, link
+    except exceptions.ServerError as error:
+        raise explain(error, settings.addresses[0], settings) or error from error
+    except (ConnectionError, asyncio.TimeoutError) as error:
+        raise ConnectionLost(f"the stream connection is lost ({error or 'no answer'})") from error
+    finally:
+        await _close(entity)
 
 
-def explain(error: Exception, where: Address, settings: Settings) -> ConnectionFailure:  # noqa: PLR0911
-    """What rstream or the socket said, as one line that says how to mend it."""
+async def _close(entity: Entity) -> None:
+    # What is lost already cannot be closed properly.
+    with suppress(Exception):
+        await asyncio.wait_for(entity.close(), START_TIMEOUT)
+
+
+def explain(error: BaseException, where: Address, settings: Settings) -> ConnectionFailure | None:
+    """What rstream said, as one readable line; None for errors of sockets and of TLS."""
+    user, vhost = f"user {settings.user!r}", f"virtual host {settings.vhost!r}"
+    kind: type[ConnectionFailure]
     match error:
         case exceptions.AuthenticationFailure() | exceptions.SASLAuthenticationFailureLoopback():
-            return AccessRefused(f"the stream port {where} refused user {settings.user!r}; check RABBITMQ_PASSWORD")
+            kind, text = LoginRefused, f"RabbitMQ at {where} refused {user}"
         case exceptions.AccessRefused():
-            return AccessRefused(f"user {settings.user!r} may not do this in virtual host {settings.vhost!r}")
+            kind, text = AccessRefused, f"{user} may not do this in {vhost}"
         case exceptions.VirtualHostAccessFailure():
-            return VhostNotFound(f"virtual host {settings.vhost!r} does not exist for the stream port {where}")
+            kind, text = VhostNotFound, f"{vhost} does not exist at {where}, or is not available"
         case exceptions.StreamDoesNotExist():
-            return StreamGone("the stream does not exist any more: somebody has deleted it")
+            kind, text = StreamGone, "the stream does not exist any more: somebody has deleted it"
         case exceptions.ServerError():
-            return Disconnected(f"the stream port {where} says {type(error).__name__} {error}".rstrip())
-        case asyncio.TimeoutError():
-            return NotStreams(
-                f"what answers at {where} does not speak the stream protocol; its port is 5552 (5551 with TLS), "
-                "see RABBITMQ_STREAM_PORT"
-            )
-        case ssl.SSLError():
-            return TlsFailure(f"TLS with the stream port {where} failed ({error.reason})")
+            kind, text = ConnectionLost, f"RabbitMQ at {where} says {type(error).__name__} {error}".rstrip()
+        case asyncio.TimeoutError() | AssertionError():
+            kind, text = NotStreams, f"what answers at {where} does not speak the stream protocol; expected {SERVICE}"
         case socket.gaierror():
-            return HostNotFound(
-                f"no address is known for the stream port {where}, or for the host name that RabbitMQ advertises there"
-            )
+            text = f"no address is known for {where}, or for the host name that RabbitMQ advertises there"
+            kind = HostNotFound
         case _:
-            return BrokerUnavailable(
-                f"nothing answers at {where}, the stream port: rabbitmq-plugins enable rabbitmq_stream, "
-                "or set RABBITMQ_STREAM_PORT"
-            )
+            return None
+    return kind(text, where=str(where), service=SERVICE)
 
 
 def specification(begin: place.Place) -> ConsumerOffsetSpecification:
@@ -231,27 +204,6 @@ def specification(begin: place.Place) -> ConsumerOffsetSpecification:
     if begin.seconds_ago is not None:
         return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, round((time.time() - begin.seconds_ago) * 1000))
     return ConsumerOffsetSpecification(OffsetType[begin.text.upper()])
-
-
-async def persistently(settings: Settings, session: Callable[[], Awaitable[None]]) -> None:
-    """Call ``session``, and again each time a connection that had worked is lost; it must know where it was.
-
-    To connect again is tried for ``settings.reconnect_timeout`` seconds. Raises what ``session`` raised last.
-    """
-    deadline: float | None = None
-    while True:
-        try:
-            return await session()
-        except Disconnected as failure:
-            deadline = time.monotonic() + settings.reconnect_timeout
-            console.warn(f"{failure}; connecting again")
-        except ConnectionFailure as failure:
-            # What has worked may be silent for a while: a proxy whose broker is just coming back, for example.
-            passing = failure.transient or isinstance(failure, NotStreams)
-            if not passing or deadline is None or time.monotonic() > deadline:
-                raise
-        # At random, so that not all the clients of a restarted broker come at once.
-        await asyncio.sleep(random.uniform(0.1, 1.0))
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -11,6 +11,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import client
@@ -22,9 +23,8 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
 from extras.optional import packages_for
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
-from robust_pika.publisher import Publisher
+from robust_pika import Message, Outcome, Publisher, consume
+from robust_pika.errors import NotTaken
 
 with packages_for(__file__):
     from rstream import ConfirmationStatus, Consumer, MessageContext, Producer
@@ -62,21 +62,24 @@ class Expected:
 
 async def publish_to_stream(settings: Settings, count: int, per_entry: int) -> float:
     """Seconds until all are confirmed. An entry is what is confirmed and stored as one: a message, or many."""
-    confirmed = 0
+    confirmed = sent = 0
     async with client.connected(Producer, NAME, settings) as (producer, link):
 
         def on_confirm(status: ConfirmationStatus) -> None:
             nonlocal confirmed
             if not status.is_confirmed:
-                link.fail(client.NotConfirmed(f"RabbitMQ refused entry {status.message_id}"))
+                link.fail(NotTaken(f"RabbitMQ refused entry {status.message_id}"))
             confirmed += per_entry
             link.changed()
 
+        def room() -> bool:
+            return sent - confirmed < WINDOW
+
         began = time.perf_counter()
         batch = max(per_entry, 500)
-        for begin in range(0, count, batch):
-            await link.until(lambda begin=begin: begin - confirmed < WINDOW, settings.blocked_timeout)
-            bodies = [DATA + event(number) for number in range(begin, min(begin + batch, count))]
+        for sent in range(0, count, batch):
+            await link.until(room, settings.blocked_timeout)
+            bodies = [DATA + event(number) for number in range(sent, min(sent + batch, count))]
             if per_entry == 1:
                 await producer.send_batch(topology.COMPARED_STREAM, bodies, on_publish_confirm=on_confirm)
                 continue
@@ -164,7 +167,7 @@ def one_round(settings: Settings, count: int, per_entry: int, for_queue: int) ->
             channel = connection.channel()
             channel.queue_delete(topology.COMPARED_STREAM)
             topology.declare_compared(channel)
-        published = count / waited(lambda size=size: publish_to_stream(settings, count, size))
+        published = count / waited(partial(publish_to_stream, settings, count, size))
         rates[way] = published, count / waited(lambda: read_stream(settings, count))
     published = for_queue / publish_to_queue(settings, for_queue)
     rates["quorum queue"] = published, for_queue / read_queue(settings, for_queue)

@@ -22,7 +22,7 @@ BATCH = 100
 
 async def write(settings: Settings, count: int) -> None:
     """Write ``count`` sales, and return when RabbitMQ has them."""
-    confirmed = 0
+    confirmed = sent = 0
     async with client.connected(Producer, "streams/keep_recent.py", settings) as (producer, link):
 
         def on_confirm(status: ConfirmationStatus) -> None:
@@ -30,13 +30,16 @@ async def write(settings: Settings, count: int) -> None:
             confirmed += status.is_confirmed
             link.changed()
 
+        def all_confirmed() -> bool:
+            return confirmed >= sent
+
         for begin in range(0, count, BATCH):
             numbers = range(begin + 1, min(begin + BATCH, count) + 1)
             batch = [encoding.encode("north", number) for number in numbers]
             await producer.send_batch(topology.RECENT, batch, on_publish_confirm=on_confirm)
             # One batch after the other: what arrives together is stored together, and forgotten together.
             sent = numbers.stop - 1
-            await link.until(lambda sent=sent: confirmed >= sent, settings.blocked_timeout)
+            await link.until(all_confirmed, settings.blocked_timeout)
     console.say(f" [x] {count} sales written")
 
 

@@ -6,6 +6,8 @@ Start it twice: the partitions are shared out. Kill one: the other takes over, f
 record_partitioned.py.
 """
 
+import os
+
 import client
 import encoding
 import place
@@ -17,6 +19,7 @@ from common.config import Settings
 from common.connection import connect, require
 from common.errors import BadMessage
 from extras.optional import packages_for
+from robust_pika import keep_connected_async
 
 with packages_for(__file__):
     from rstream import (
@@ -58,13 +61,13 @@ async def read(settings: Settings, name: str) -> None:
         console.say(f" [*] Now reading partition {partition}")
         return OffsetSpecification(OffsetType.OFFSET, begin)
 
-    async def session() -> None:
+    async def session(settings: Settings) -> None:
         more = {"super_stream": topology.BY_TILL}
         async with client.connected(SuperStreamConsumer, "streams/read_partitioned.py", settings, **more) as (
             consumer,
             link,
         ):
-            console.say(" [*] Reading. To exit press CTRL+C")
+            console.say(f" [*] Reading (process {os.getpid()}). To exit press CTRL+C")
             await consumer.subscribe(
                 link.careful(on_message),
                 offset_specification=client.specification(place.Place("first")),
@@ -73,7 +76,7 @@ async def read(settings: Settings, name: str) -> None:
             )
             await link.lost()
 
-    await client.persistently(settings, session)
+    await keep_connected_async(settings, session)
 
 
 def main() -> None:

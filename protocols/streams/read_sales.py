@@ -10,6 +10,7 @@ python protocols/streams/read_sales.py --name accounts       from where the read
 
 import asyncio
 import math
+import os
 import time
 from contextlib import suppress
 
@@ -24,6 +25,7 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import BadMessage
 from extras.optional import packages_for
+from robust_pika import keep_connected_async
 
 with packages_for(__file__):
     from rstream import Consumer, MessageContext, OffsetNotFound
@@ -34,7 +36,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
     done: int | None = None
     began: float | None = None
 
-    async def session() -> None:
+    async def session(settings: Settings) -> None:
         nonlocal began, done
         async with client.connected(Consumer, "streams/read_sales.py", settings) as (consumer, link):
             stored = -1
@@ -74,7 +76,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
                 # How many chunks RabbitMQ may send ahead: that is the prefetch here.
                 initial_credit=2,
             )
-            console.say(" [*] Reading. To exit press CTRL+C")
+            console.say(f" [*] Reading (process {os.getpid()}). To exit press CTRL+C")
             try:
                 await link.lost()
             except asyncio.CancelledError:
@@ -84,7 +86,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
                     await consumer.store_offset(topology.SALES, name, done)
                 raise
 
-    await client.persistently(settings, session)
+    await keep_connected_async(settings, session)
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ python protocols/streams/record_sales.py north 3              sales 1 to 3 of ti
 python protocols/streams/record_sales.py north 3 --first 4    sales 4 to 6
 """
 
+import os
+
 import client
 import encoding
 import sale
@@ -13,6 +15,8 @@ from common import console
 from common.config import Settings
 from common.connection import connect, server_version
 from extras.optional import packages_for
+from robust_pika import keep_connected_async
+from robust_pika.errors import NotTaken
 
 with packages_for(__file__):
     from rstream import ConfirmationStatus, Producer, RawMessage
@@ -47,7 +51,7 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
         numbered.till = till
         return numbered
 
-    async def session() -> None:
+    async def session(settings: Settings) -> None:
         async with client.connected(Producer, "streams/record_sales.py", settings, **options) as (producer, link):
             had.append(await (await producer.default_client).query_publisher_sequence(topology.SALES, till))
             in_flight = 0
@@ -58,9 +62,9 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
                 if status.is_confirmed:
                     waiting.discard(status.message_id)
                     if len(waiting) % REPORT == 0 and waiting:
-                        console.say(f" [ ] {len(waiting)} more to confirm")
+                        console.say(f" [ ] {len(waiting)} more to confirm (process {os.getpid()})")
                 elif status.response_code > 0:
-                    link.fail(client.NotConfirmed(f"RabbitMQ refused sale {status.message_id}"))
+                    link.fail(NotTaken(f"RabbitMQ refused sale {status.message_id}"))
                 link.changed()
 
             def room() -> bool:
@@ -74,7 +78,7 @@ async def record(settings: Settings, till: str, first: int, last: int, label: bo
                 await producer.send_batch(topology.SALES, batch, publisher_name=till, on_publish_confirm=on_confirm)
             await link.until(lambda: not waiting, settings.blocked_timeout)
 
-    await client.persistently(settings, session)
+    await keep_connected_async(settings, session)
     new = max(0, last - max(had[0], first - 1))
     console.say(f" [x] Sales {first} to {last} of till {till!r} are confirmed; {new} of them are new")
 

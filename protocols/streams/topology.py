@@ -2,7 +2,7 @@
 
 import zlib
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
 SALES = "streams.sales"
 RECENT = "streams.recent"

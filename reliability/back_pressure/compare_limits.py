@@ -13,8 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from common import console, messages
 from common.config import Settings
 from common.connection import connect
-from robust_pika.errors import Nacked
-from robust_pika.publisher import Publisher
+from robust_pika import Nacked, Publisher
 
 READINGS = 500
 LIMIT = 30.0

@@ -15,8 +15,7 @@ from common import console, messages
 from common.config import Settings
 from common.connection import Connection, connect
 from common.errors import Failure
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.publisher import Publisher
+from robust_pika import DeclaringChannel, Publisher
 
 QUEUE = f"{topology.READINGS}.measured"
 PREFETCHES = (1, 10, 100, 1000)

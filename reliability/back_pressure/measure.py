@@ -13,8 +13,7 @@ import topology
 
 from common import console, messages
 from common.config import Settings
-from robust_pika.errors import Nacked
-from robust_pika.publisher import Confirmation, Publisher
+from robust_pika import Confirmation, Nacked, Publisher
 
 PAUSE = 0.05
 """Seconds to wait before a refused reading is sent again."""

@@ -12,16 +12,18 @@ import topology
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
+from robust_pika import Message, Outcome, consume
 
 EVERY = 100
+MOST = 10**15
+"""The largest number in a reading."""
 
 
 def number_in(reading: Any, name: str) -> float:
     """A number of a reading. Raises BadMessage if there is none."""
     value = reading.get(name) if isinstance(reading, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # (True is an int, to Python. A whole number in JSON may be too large for a float.)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MOST:
         raise BadMessage(f"this is no reading: it needs a number {name!r}")
     return value
 

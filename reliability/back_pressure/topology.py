@@ -1,6 +1,6 @@
 """Four queues for the readings of a sensor, and four answers to the question what to do when there are too many."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel, declare_queue
 
 READINGS = "back_pressure.readings"
 LIMIT = 100
@@ -24,26 +24,12 @@ QUEUES: dict[str, dict[str, object]] = {
 }
 
 
-def declare_dead_letters(channel: DeclaringChannel) -> str:
-    """Declare the queue for what is no reading; return its name."""
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
-    return DEAD_LETTERS
-
-
 def declare(channel: DeclaringChannel, name: str = "readings") -> str:
     """Declare one of the queues; return its full name."""
-    declare_dead_letters(channel)
-    more = QUEUES.get(name, {})
-    if name not in ("newest", "fresh"):
-        # These two let go of readings on purpose, and would fill the dead letters with them.
-        more = {
-            **more,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": DEAD_LETTERS,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-    queue = f"back_pressure.{name}"
-    channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 20, **more})
-    return queue
+    queue, arguments = f"back_pressure.{name}", QUEUES[name]
+    if name in ("newest", "fresh"):
+        # No dead letters: these two drop readings on purpose, and would fill the dead letters with them.
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 20, **arguments}
+        channel.queue_declare(queue, durable=True, arguments=arguments)
+        return queue
+    return declare_queue(channel, queue, dead_letters=DEAD_LETTERS, arguments=arguments)

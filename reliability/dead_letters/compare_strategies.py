@@ -28,6 +28,7 @@ def fill_and_reject(channel: BlockingChannel, queue: str, count: int) -> None:
         channel.basic_publish("", queue, b"", mandatory=True)
     for _ in range(count):
         method, _properties, _body = channel.basic_get(queue)
+        assert method is not None  # they were confirmed, so they are there
         channel.basic_reject(method.delivery_tag, requeue=False)
 
 

@@ -42,10 +42,10 @@ def main() -> None:
         channel = connection.channel()
         queue = arguments.queue or topology.declare_dead_letters(channel)
         total = channel.queue_declare(queue, passive=True).method.message_count
-        rows = []
+        rows: list[tuple[str, ...]] = []
         while len(rows) < arguments.limit:
             method, properties, body = channel.basic_get(queue)
-            if method is None:
+            if method is None or properties is None or body is None:
                 break
             rows.append(row(properties, body))
         # Back to their places, all at once. Until here RabbitMQ keeps them for us, and if we die they go back too.

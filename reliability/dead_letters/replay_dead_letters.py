@@ -18,7 +18,10 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode, Failure
-from robust_pika._io.session import LINGER_SECONDS
+
+LINGER_SECONDS = 0.2
+"""How long to wait after the last acknowledgement. RabbitMQ passes acknowledgements on to a quorum queue in small
+groups. Those that it has not passed on when the channel closes are lost: their messages would be replayed again."""
 
 
 class NotReplayed(Failure):
@@ -54,7 +57,7 @@ def main() -> None:
             if done == arguments.limit:
                 break
             method, properties, body = channel.basic_get(queue)
-            if method is None:
+            if method is None or properties is None or body is None:
                 break
             died = next(iter(deaths.deaths(properties)), None)
             if not wanted(died, properties, arguments):

@@ -1,7 +1,8 @@
-"""The queues of this example and the exchange for what dies in them; declaring what is there already is harmless."""
+"""The queues of this example, and the exchange to which their dead letters go."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel
 
+PLAIN = "dead_letters.plain"
 ORDERS = "dead_letters.orders"
 TEMPERATURES = "dead_letters.temperatures"
 EXCHANGE = "dead_letters.dead"
@@ -10,12 +11,18 @@ DELIVERY_LIMIT = 3
 """How often an order may come back to its queue."""
 
 
+def declare_plain(channel: DeclaringChannel) -> str:
+    """Declare a queue as lesson 2 does, without dead letters; return its name."""
+    channel.queue_declare(PLAIN, durable=True)
+    return PLAIN
+
+
 def declare_dead_letters(channel: DeclaringChannel) -> str:
-    """Declare the dead-letter exchange with the queue behind it; return the queue's name."""
-    # A fanout exchange takes them all, whatever their routing key was.
+    """Declare the dead-letter exchange and the queue behind it; return the queue's name."""
+    # A fanout exchange sends them all to the queue, whatever their routing key was.
     channel.exchange_declare(EXCHANGE, exchange_type="fanout", durable=True)
-    # RabbitMQ 4 gives up on a message that has come back 20 times, in this queue too, and here nobody would get it.
-    # (-1 lifts the limit on 4.x; on 3.10 it means none at all.)
+    # Without a limit of its own, this queue would drop a dead letter that has come back 20 times on RabbitMQ 4.
+    # (-1 lifts the limit there, but on 3.10 it means that no message may come back at all.)
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
     channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
     channel.queue_bind(DEAD_LETTERS, EXCHANGE)
@@ -41,7 +48,7 @@ def declare(channel: DeclaringChannel) -> str:
 
 
 def declare_temperatures(channel: DeclaringChannel) -> str:
-    """Declare the queue of temperatures, which says nothing of dead letters: a policy does; return its name."""
+    """Declare the queue of temperatures, which gets its dead-letter exchange from a policy; return its name."""
     declare_dead_letters(channel)
     channel.queue_declare(TEMPERATURES, durable=True, arguments={"x-queue-type": "quorum"})
     return TEMPERATURES

@@ -20,7 +20,7 @@ from common import console, messages
 from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode, Failure
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 
 DELAYS = [100, 200, 300, 500, 700, 1000, 1500, 2000, 2500, 3100]
 LONGEST_FIRST = sorted(DELAYS, reverse=True)

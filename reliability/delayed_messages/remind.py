@@ -13,7 +13,7 @@ import topology
 
 from common import console, messages
 from common.config import Settings
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 
 
 def main() -> None:

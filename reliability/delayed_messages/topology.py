@@ -1,6 +1,6 @@
 """The queue of reminders, and the ladder of queues in which a reminder waits until it is due."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel, declare_queue
 
 REMINDERS = "delayed_messages.reminders"
 DEAD_LETTERS = f"{REMINDERS}.dead_letters"
@@ -21,24 +21,12 @@ def level_name(level: int) -> str:
 
 def declare(channel: DeclaringChannel) -> str:
     """Declare what a reminder comes to when it is due, and the dead letters; return the name of the former queue."""
+    declare_queue(channel, REMINDERS, delivery_limit=3)
+    # A reminder for which no queue is bound when it is due: without this exchange it would stay in the ladder, in the
+    # way of the others.
     channel.exchange_declare(DEAD, exchange_type="fanout", durable=True)
-    # RabbitMQ 4 gives up on what has come back 20 times: here that would be lost, should somebody look that often.
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
     channel.queue_bind(DEAD_LETTERS, DEAD)
-    # What nobody wants any more when it is due has to go somewhere, or it would stay in the ladder, in everybody's way.
     channel.exchange_declare(DUE, exchange_type="topic", durable=True, arguments={"alternate-exchange": DEAD})
-    channel.queue_declare(
-        REMINDERS,
-        durable=True,
-        arguments={
-            "x-queue-type": "quorum",
-            "x-delivery-limit": 3,
-            "x-dead-letter-exchange": DEAD,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
-    )
     channel.queue_bind(REMINDERS, DUE, routing_key=f"#.{REMINDERS}")
     return REMINDERS
 

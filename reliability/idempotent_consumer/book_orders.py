@@ -5,6 +5,7 @@ python reliability/idempotent_consumer/book_orders.py --pause 60    time to kill
 python reliability/idempotent_consumer/book_orders.py --exchange transactional_outbox.orders    what goes there as well
 """
 
+import os
 import threading
 import time
 
@@ -15,9 +16,7 @@ import topology
 from common import console
 from common.config import Settings
 from extras import database
-from robust_pika.consumer import Outcome, consume
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.messages import Message
+from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 
 def main() -> None:
@@ -61,7 +60,7 @@ def main() -> None:
         settings,
         declare,
         book,
-        on_ready=lambda _queue: console.say(" [*] Waiting for orders. To exit press CTRL+C"),
+        on_ready=lambda _queue: console.say(f" [*] Waiting for orders (process {os.getpid()}). To exit press CTRL+C"),
         stop=stop,
     )
 

@@ -4,6 +4,7 @@ python reliability/idempotent_consumer/book_orders_naive.py
 python reliability/idempotent_consumer/book_orders_naive.py --pause 60    time to kill it before it acknowledges
 """
 
+import os
 import threading
 import time
 
@@ -14,8 +15,7 @@ import topology
 from common import console
 from common.config import Settings
 from extras import database
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
+from robust_pika import Message, Outcome, consume
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         settings,
         topology.declare,
         book,
-        on_ready=lambda _queue: console.say(" [*] Waiting for orders. To exit press CTRL+C"),
+        on_ready=lambda _queue: console.say(f" [*] Waiting for orders (process {os.getpid()}). To exit press CTRL+C"),
         stop=stop,
     )
 

@@ -6,7 +6,9 @@ python reliability/ordered_processing/book.py partition-2 bank.journal   works a
 """
 
 import functools
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import topology
@@ -15,12 +17,11 @@ from journal import Journal
 from common import console
 from common.config import Settings
 from common.errors import BadMessage
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
+from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 
 def main() -> None:
-    ways = {
+    ways: dict[str, Callable[[DeclaringChannel], str]] = {
         "shared": topology.declare_shared,
         "single": topology.declare_single,
         **{
@@ -38,7 +39,10 @@ def main() -> None:
 
     def book(message: Message) -> Outcome:
         match message.json():
-            case {"account": str(account), "number": int(number)}:
+            # (True is an int, to Python.)
+            case {"account": str(account), "number": int(number)} if (
+                account and account.isprintable() and number is not True
+            ):
                 pass
             case _:
                 raise BadMessage('the body is no movement, such as {"account": "ada", "number": 1}')
@@ -60,7 +64,9 @@ def main() -> None:
             prefetch=arguments.prefetch,
             # Stopped, it lets go of the queue between two movements, and the one that stands by goes on from there.
             in_order=True,
-            on_ready=lambda queue: console.say(f" [*] Waiting for movements in {queue}. To exit press CTRL+C"),
+            on_ready=lambda queue: console.say(
+                f" [*] Waiting for movements in {queue} (process {os.getpid()}). To exit press CTRL+C"
+            ),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from common.errors import ExitCode, Failure
-from robust_pika.errors import StopConsuming
+from robust_pika import StopConsuming
 
 
 class BadJournal(Failure):

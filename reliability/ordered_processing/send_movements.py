@@ -6,12 +6,13 @@ python reliability/ordered_processing/send_movements.py partitions --accounts 10
 """
 
 import functools
+from collections.abc import Callable
 
 import topology
 
 from common import console, messages
 from common.config import Settings
-from robust_pika.publisher import Publisher
+from robust_pika import DeclaringChannel, Publisher
 
 NAMES = ("ada", "bob", "zoe", "max")
 
@@ -22,7 +23,7 @@ def account(number: int) -> str:
 
 
 def main() -> None:
-    ways = {
+    ways: dict[str, tuple[Callable[[DeclaringChannel], str], str, str | None]] = {
         "shared": (topology.declare_shared, "", topology.SHARED),
         "single": (topology.declare_single, "", topology.SINGLE),
         # The account is the routing key, so that all movements of an account take the same way.

@@ -1,6 +1,6 @@
 """Three ways from a producer to several consumers; declaring what is there already is harmless."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel, declare_queue
 
 SHARED = "ordered_processing.shared"
 SINGLE = "ordered_processing.single"
@@ -35,19 +35,6 @@ def declare_partition(channel: DeclaringChannel, number: int) -> str:
 
 
 def _declare(channel: DeclaringChannel, queue: str, *, single_active_consumer: bool) -> str:
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
-    channel.queue_declare(
-        queue,
-        durable=True,
-        arguments={
-            "x-queue-type": "quorum",
-            "x-single-active-consumer": single_active_consumer,
-            # With a limit, RabbitMQ 3 too puts what comes back in its old place, and not at the end.
-            "x-delivery-limit": 20,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": DEAD_LETTERS,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
-    )
-    return queue
+    # With a delivery limit, RabbitMQ 3 too puts a requeued message back into its old place, and not at the end.
+    arguments = {"x-single-active-consumer": single_active_consumer}
+    return declare_queue(channel, queue, dead_letters=DEAD_LETTERS, arguments=arguments)

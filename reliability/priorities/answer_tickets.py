@@ -13,9 +13,7 @@ import topology
 from common import console
 from common.config import Settings
 from common.connection import connect, server_version
-from robust_pika.consumer import Outcome, consume
-from robust_pika.declaring import DeclaringChannel
-from robust_pika.messages import Message
+from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 
 def main() -> None:

@@ -32,13 +32,13 @@ def normal_before_urgent(channel: BlockingChannel, publishing: BlockingChannel, 
     for _ in range(2 * prefetch):
         publish(publishing, queue, levels.NORMAL)
     channel.basic_qos(prefetch_count=prefetch)
-    # Where none comes in time, consume() gives a None in its place.
-    came = channel.consume(queue, inactivity_timeout=PATIENCE)
-    deliveries = itertools.takewhile(lambda delivery: delivery[0] is not None, came)
-    # They are ours, though we have not begun with the first one.
+    deliveries = channel.consume(queue, inactivity_timeout=PATIENCE)
+    # The consumer holds these, though it has not begun with the first one.
     held = list(itertools.islice(deliveries, prefetch))
     publish(publishing, queue, levels.URGENT)
     for answered, (method, properties, _body) in enumerate(itertools.chain(held, deliveries)):
+        if method is None or properties is None:
+            break  # none has come in time
         channel.basic_ack(method.delivery_tag)
         if properties.priority == levels.URGENT:
             return answered

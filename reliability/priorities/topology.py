@@ -1,11 +1,10 @@
 """The two queues of tickets, one of either kind, and the dead letters of both."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel, declare_queue
 
 CLASSIC = "priorities.tickets.classic"
 QUORUM = "priorities.tickets.quorum"
 QUEUES = {"classic": CLASSIC, "quorum": QUORUM}
-DEAD = "priorities.dead"
 DEAD_LETTERS = "priorities.tickets.dead_letters"
 
 # Each level of a classic queue costs memory, and nobody can tell 255 of them apart.
@@ -16,13 +15,8 @@ QUORUM_ARGUMENTS = {"x-queue-type": "quorum", "x-delivery-limit": 3}
 
 def declare(channel: DeclaringChannel) -> str:
     """Declare both queues and the dead letters; return the name of the classic queue."""
-    channel.exchange_declare(DEAD, exchange_type="fanout", durable=True)
-    # RabbitMQ 4 gives up on what has come back 20 times: here that would be lost, should somebody look that often.
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
-    channel.queue_bind(DEAD_LETTERS, DEAD)
-    dead = {"x-dead-letter-exchange": DEAD}
-    safely = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    declare_queue(channel, QUORUM, delivery_limit=3, dead_letters=DEAD_LETTERS)
+    # A classic queue has no delivery limit, and no strategy for its dead letters: it sends them at most once.
+    dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD_LETTERS}
     channel.queue_declare(CLASSIC, durable=True, arguments={**CLASSIC_ARGUMENTS, **dead})
-    channel.queue_declare(QUORUM, durable=True, arguments={**QUORUM_ARGUMENTS, **dead, **safely})
     return CLASSIC

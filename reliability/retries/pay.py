@@ -7,6 +7,7 @@ python reliability/retries/pay.py --bank-down-for 3      the bank does not answe
 Its pair is request_payment.py; either may start first.
 """
 
+import os
 import random
 import threading
 
@@ -18,9 +19,7 @@ from breaker import CircuitBreaker
 from common import console
 from common.config import Settings
 from common.connection import connect, server_version
-from robust_pika.consumer import Outcome, consume
-from robust_pika.messages import Message
-from robust_pika.publisher import Publisher
+from robust_pika import Message, Outcome, Publisher, consume
 
 DELAYED_RETRY = (4, 3, 1)
 """The first RabbitMQ that keeps back what is rejected. Older ones ignore the arguments, so only the version tells."""
@@ -90,7 +89,9 @@ def main() -> None:
             declare,
             pay,
             prefetch=1,
-            on_ready=lambda _queue: console.say(" [*] Waiting for payments. To exit press CTRL+C"),
+            on_ready=lambda _queue: console.say(
+                f" [*] Waiting for payments (process {os.getpid()}). To exit press CTRL+C"
+            ),
             stop=stop,
         )
 

@@ -33,7 +33,7 @@ def main() -> None:
         count = 0
         while count < limit:
             method, properties, body = channel.basic_get(topology.DEAD_LETTERS)
-            if method is None:
+            if method is None or properties is None or body is None:
                 break
             count += 1
             console.say(f" [x] {body.decode(errors='backslashreplace')!r:.80}: {story(properties)}")

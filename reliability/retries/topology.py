@@ -1,6 +1,6 @@
 """The queue of payments, the queues in which a payment waits for its next attempt, and the dead letters."""
 
-from robust_pika.declaring import DeclaringChannel
+from robust_pika import DeclaringChannel, declare_queue
 
 PAYMENTS = "retries.payments"
 DEAD_LETTERS = f"{PAYMENTS}.dead_letters"
@@ -23,28 +23,19 @@ def waiting(delay: int) -> str:
 
 def declare(channel: DeclaringChannel) -> str:
     """Declare the queue of payments and its dead letters; return the former's name."""
-    # RabbitMQ 4 gives up on what has come back 20 times: here that would be lost, should somebody look that often.
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
-    channel.queue_declare(DEAD_LETTERS, durable=True, arguments=arguments)
-    channel.queue_declare(
+    return declare_queue(
+        channel,
         PAYMENTS,
-        durable=True,
+        # For payments whose worker dies again and again; pay.py itself gives up before that.
+        delivery_limit=MAX_ATTEMPTS - 1,
         arguments={
-            "x-queue-type": "quorum",
-            # For payments that kill their worker again and again; we give up by ourselves before that.
-            "x-delivery-limit": MAX_ATTEMPTS - 1,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": DEAD_LETTERS,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-            # RabbitMQ 4.3 and later keep a rejected payment back by themselves: for min, then 2 × min, …, max at most.
-            # Older ones ignore this, so the queue is declared in the same way on all of them.
+            # RabbitMQ 4.3 and later hold a rejected payment back before they deliver it again: for min milliseconds,
+            # then 2 × min, …, at most max. Older ones ignore this, so the declaration is the same on all of them.
             "x-delayed-retry-type": "failed",
             "x-delayed-retry-min": FIRST_DELAY,
             "x-delayed-retry-max": 60_000,
         },
     )
-    return PAYMENTS
 
 
 def declare_ladder(channel: DeclaringChannel) -> str:

@@ -5,6 +5,7 @@ python reliability/transactional_outbox/place_order_naive.py --pause 60         
 python reliability/transactional_outbox/place_order_naive.py --pause 60 --publish-first    the other way round
 """
 
+import os
 import time
 
 import store
@@ -13,7 +14,7 @@ import topology
 from common import console, messages
 from common.config import Settings
 from extras import database
-from robust_pika.publisher import Publisher
+from robust_pika import Publisher
 
 
 def main() -> None:
@@ -33,14 +34,19 @@ def main() -> None:
             publisher.publish(topology.EXCHANGE, "", body, properties).wait()
             console.say(f" [x] Published {message_id}")
 
+        def pause() -> None:
+            if arguments.pause:
+                console.say(f" [*] Process {os.getpid()} pauses for {arguments.pause:g} s")
+                time.sleep(arguments.pause)
+
         with database.transaction(engine) as connection:
             message_id = store.add_order(connection, arguments.customer, 10)
             if arguments.publish_first:
                 publish(message_id)
-                time.sleep(arguments.pause)
+                pause()
         console.say(f" [x] Placed {message_id}: 10 euros for {arguments.customer}")
         if not arguments.publish_first:
-            time.sleep(arguments.pause)
+            pause()
             publish(message_id)
 
 

@@ -4,8 +4,10 @@ python reliability/transactional_outbox/relay.py
 python reliability/transactional_outbox/relay.py --pause 60    time to kill it when RabbitMQ has the messages already
 """
 
+import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import store
 import topology
@@ -14,8 +16,7 @@ from sqlalchemy import Row
 from common import console, messages
 from common.config import Settings
 from extras import database
-from robust_pika.errors import DeliveryError
-from robust_pika.publisher import Publisher
+from robust_pika import DeliveryError, Publisher
 
 BATCH = 100
 """Messages that are sent, and taken out of the outbox, together."""
@@ -29,7 +30,7 @@ def main() -> None:
     settings = Settings.load()
     engine = database.open_engine(settings, store.TABLES)
 
-    def send(rows: Sequence[Row]) -> list[Row]:
+    def send(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
         """Publish them; return those that RabbitMQ has confirmed."""
         sent = []
         for row in rows:
@@ -63,7 +64,7 @@ def main() -> None:
         return len(confirmed)
 
     with Publisher("transactional_outbox/relay.py", settings, declare=topology.declare) as publisher:
-        console.say(" [*] Waiting for messages in the outbox. To exit press CTRL+C")
+        console.say(f" [*] Waiting for messages in the outbox (process {os.getpid()}). To exit press CTRL+C")
         while True:
             if not database.patiently(relay):
                 time.sleep(arguments.every)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -45,7 +46,9 @@ OUTBOX = Table(
 def add_order(connection: Connection, customer: str, amount: int) -> str:
     """Insert an order; return the id of the message that is to tell it."""
     added = connection.execute(insert(ORDERS).values(customer=customer, amount=amount))
-    return f"order-{added.inserted_primary_key[0]}"
+    key = added.inserted_primary_key
+    assert key is not None
+    return f"order-{key[0]}"
 
 
 def body(customer: str, amount: int) -> bytes:
@@ -59,7 +62,7 @@ def add_message(connection: Connection, message_id: str, message: bytes) -> None
     connection.execute(insert(OUTBOX).values(row))
 
 
-def claim(connection: Connection, most: int) -> Sequence[Row]:
+def claim(connection: Connection, most: int) -> Sequence[Row[Any]]:
     """The oldest messages of the outbox, ``most`` at most, that no other relay has claimed."""
     # With PostgreSQL, the rows are ours until the transaction ends. (SQLAlchemy leaves the FOR UPDATE out for SQLite.)
     return connection.execute(
@@ -67,7 +70,7 @@ def claim(connection: Connection, most: int) -> Sequence[Row]:
     ).all()
 
 
-def remove(connection: Connection, rows: Iterable[Row]) -> None:
+def remove(connection: Connection, rows: Iterable[Row[Any]]) -> None:
     """Take these out of the outbox."""
     connection.execute(delete(OUTBOX).where(OUTBOX.c.number.in_([row.number for row in rows])))
 

@@ -76,6 +76,7 @@ def test_a_confirmed_order_that_is_missing_is_named(journal: Path, environ: dict
         channel = connection.channel()
         for number in range(1, 10):
             method, _, _ = channel.basic_get(ORDERS)
+            assert method is not None
             # Somebody takes 2, 3, 4 and 9 away; the others go back as their channel ends.
             if number in (2, 3, 4, 9):
                 channel.basic_ack(method.delivery_tag)

@@ -30,5 +30,5 @@ def test_it_names_every_module() -> None:
     named = set(re.findall(r"\]\(([\w/]+)\.py\)", README.read_text(encoding="utf-8")))
     modules = {path.relative_to(README.parent).with_suffix("").as_posix() for path in README.parent.rglob("*.py")}
     private = {"_io/grace"}
-    assert modules - named - private == {"__init__", "_io/__init__", "declaring", "explaining", "messages", "outcomes"}
+    assert modules - named - private == {"__init__", "_io/__init__", "explaining", "messages", "outcomes"}
     assert named <= modules

@@ -108,6 +108,11 @@ def test_a_client_can_explain_its_own_errors() -> None:
         reach(SETTINGS, Attempt(KeyError("refused")), errors=(KeyError,), explain=explain)
 
 
+def test_a_client_need_not_explain_errors_of_sockets() -> None:
+    with pytest.raises(ConnectionRefused, match=r"^nothing answers at one:1$"):
+        reach(SETTINGS, Attempt(ConnectionRefusedError()), explain=lambda _error, _where: None, deadline=0)
+
+
 def test_asyncio_does_the_same() -> None:
     attempt = Attempt(ConnectionRefusedError(), None)
     assert asyncio.run(reach_async(SETTINGS, attempt.later)) == Address("two", 2)

@@ -85,7 +85,7 @@ def test_what_is_no_reading_goes_to_the_dead_letters_and_the_next_one_is_stored(
     environ: dict[str, str], channel: BlockingChannel, management: Management
 ) -> None:
     rubbish = [b"\xff", b"[]", b"7", b"null", b'{"number": 1}']
-    rubbish += [b'{"number": "1", "at": 2}', b'{"number": 1, "at": true}']
+    rubbish += [b'{"number": "1", "at": 2}', b'{"number": 1, "at": true}', b'{"number": 1, "at": 1%s}' % (b"0" * 400)]
     with Script(f"{FOLDER}/store.py", "readings", environ=environ) as store:
         store.expect("Waiting")
         put(channel, "back_pressure.readings", *rubbish, b'{"number": 1, "at": 0}')

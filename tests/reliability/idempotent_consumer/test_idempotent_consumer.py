@@ -104,6 +104,7 @@ def test_two_consumers_and_every_order_twice(shop: dict[str, str], channel: Bloc
 
 NOT_ORDERS = [
     (None, b'{"customer":"ada","amount":10}', "no message_id"),
+    ("order\n1", b'{"customer":"ada","amount":10}', "not a printable text"),
     ("order-1", b"", "empty"),
     ("order-1", b"\xff", "not UTF-8"),
     ("order-1", b"{", "not JSON"),
@@ -128,7 +129,8 @@ def test_what_cannot_be_booked_goes_to_the_dead_letters(
         wait_until(lambda: len(consumer.lines) == len(NOT_ORDERS) + 2)
         told = [line for line in consumer.lines if "rejected" in line]
         for line, (message_id, _body, why) in zip(told, NOT_ORDERS, strict=True):
-            assert line.startswith(f" [!] message {message_id or '(no id)'} rejected: ")
+            shown = (message_id or "(no id)").replace("\n", "\\n")
+            assert line.startswith(f" [!] message {shown} rejected: ")
             assert why in line
         kept = take(channel, DEAD_LETTERS, len(NOT_ORDERS))
         assert [body for _properties, body in kept] == [body for _id, body, _why in NOT_ORDERS]

@@ -145,6 +145,7 @@ def test_what_is_no_movement_goes_to_the_dead_letters(
     journal: Path, environ: dict[str, str], channel: BlockingChannel
 ) -> None:
     bodies = [b"", b"\xff", b"{", b"7", b'{"account": "ada"}', b'{"account": "ada", "number": "1"}']
+    bodies += [b'{"account": "ada", "number": true}', b'{"account": "\\ud800", "number": 1}']
     with booker("single", journal, environ=environ) as book:
         book.expect("Waiting")
         put(channel, SINGLE, *bodies, b'{"account": "ada", "number": 1}')

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pika
 import pytest
 
 from common.config import Settings
@@ -226,8 +227,6 @@ def test_the_threaded_worker_ends_when_its_queue_is_deleted(environ: dict[str, s
 
 def test_the_start_consuming_of_pika_returns_when_its_queue_is_deleted(settings: Settings, channel: Channel) -> None:
     """What the README says of pika without common.connection."""
-    import pika  # noqa: PLC0415  the only place
-
     address = settings.addresses[0]
     where = pika.ConnectionParameters(
         address.host,
@@ -301,7 +300,8 @@ def test_the_broker_is_killed(script: str, shared_victim: Victim, report: Report
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
         channel.queue_purge(QUEUE)
-        put(channel, QUEUE, *(task.encode() for task in tasks))
+        persistent = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+        put(channel, QUEUE, *(task.encode() for task in tasks), properties=persistent)
     with Script(script, environ=environment(shared_victim.settings)) as worker:
         worker.expect("Done with '100: ")
         shared_victim.kill()

@@ -1,11 +1,11 @@
-"""How fast RabbitMQ is from Python: ours and its peers in turn, on the broker of the settings.
+"""How fast RabbitMQ is from Python: robust_pika and its peers in turn, on the broker of the settings.
 
     python -m benchmarks [SECTION ...] [--quick]
 
-Sections: publishing, consuming, latency, rpc, scale, cost; all of them by default, which takes about six minutes, or
-about one with --quick. Everything happens in a virtual host of its own, which is deleted afterwards. The figures
-go to benchmarks/results/, in files that are named after the RabbitMQ's version; those of a run that is not complete
-(--quick, or some sections), to benchmarks/results/partial/. --report measures nothing: it makes the reports, the
+Sections: publishing, consuming, frames, latency, rpc, scale, cost; all of them by default, which takes about seven
+minutes, or about one with --quick. Everything happens in a virtual host of its own, which is deleted afterwards. The
+figures go to benchmarks/results/, in files that are named after RabbitMQ's version; those of a run that is not complete
+(--quick, or some sections) go to benchmarks/results/partial/. --report measures nothing: it makes the reports, the
 plots and the tables of benchmarks/README.md again from the figures that are there.
 """
 
@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import calls, consuming, cost, latency, publishing, report, scale
+from benchmarks import calls, consuming, cost, frames, latency, publishing, report, scale
 from benchmarks.machine import machine, versions
 from benchmarks.measure import Goal, Json, Lab, goals_from, tables_from, to_json
 from common import console
@@ -30,6 +30,7 @@ from tour.vhost import fresh_vhost
 SECTIONS: dict[str, Callable[[Lab], list[Goal]]] = {
     "publishing": publishing.run,
     "consuming": consuming.run,
+    "frames": frames.run,
     "latency": latency.run,
     "rpc": calls.run,
     "scale": scale.run,

@@ -1,4 +1,4 @@
-"""Remote procedure calls: the folder rpc, the tutorial's way, and aio-pika's pattern."""
+"""Remote procedure calls: robust_pika's client, the tutorial's way, and aio-pika's pattern."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from benchmarks.measure import Contender, Goal, Lab
 from benchmarks.publishers import url
 from common.config import Settings
 
-SINGLE = "rpc/, one call at a time"
-MANY = f"rpc/, {rpc_rate.IN_FLIGHT} in flight"
+SINGLE = "robust_pika.RpcClient, one call at a time"
+MANY = f"robust_pika.RpcClient, {rpc_rate.IN_FLIGHT} in flight"
 NEW = "the tutorial's way, a new client for each call"
 KEPT = "the tutorial's way, one client kept"
 PATTERN = "aio-pika's RPC, one call at a time"
@@ -20,12 +20,12 @@ PATTERN_MANY = f"aio-pika's RPC, {rpc_rate.IN_FLIGHT} in flight"
 
 
 def run(lab: Lab) -> list[Goal]:
-    """All of them in turn, each with a server process of its own."""
+    """All of them in turn. The servers of the first two ways are processes."""
     table = lab.table("rpc", "Remote procedure calls: fib(5)", "calls/s", MANY)
-    settings, environ = lab.settings, lab.environ
+    settings = lab.settings
     contenders = [
-        Contender(SINGLE, lambda n: n / rpc_rate.ours(n, 1, environ)),
-        Contender(MANY, lambda n: n / rpc_rate.ours(n, rpc_rate.IN_FLIGHT, environ), pace=1500),
+        Contender(SINGLE, lambda n: n / rpc_rate.library_client(settings, n, 1)),
+        Contender(MANY, lambda n: n / rpc_rate.library_client(settings, n, rpc_rate.IN_FLIGHT), pace=1500),
         Contender(NEW, lambda n: n / rpc_rate.tutorial_new_client(settings, n), pace=60),
         Contender(KEPT, lambda n: n / rpc_rate.tutorial_kept_client(settings, n)),
     ]
@@ -34,8 +34,7 @@ def run(lab: Lab) -> list[Goal]:
             Contender(PATTERN, lambda n: pattern(settings, n, 1)),
             Contender(PATTERN_MANY, lambda n: pattern(settings, n, rpc_rate.IN_FLIGHT), pace=1000),
         ]
-    server = rpc_rate.running("rpc/rpc_server.py", "--quiet", f"--prefetch={rpc_rate.IN_FLIGHT}", environ=environ)
-    with server, rpc_rate.running("benchmarks/rpc_rate.py", "--tutorial-server", environ=environ):
+    with rpc_rate.servers(lab.environ):
         lab.contest(table, contenders)
     table.ours = SINGLE
     single = table.ratio(NEW), table.ratio(KEPT)

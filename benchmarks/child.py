@@ -1,4 +1,4 @@
-"""What runs as a process of its own: ``python -m benchmarks.child WHAT QUEUE …``, told by the sections."""
+"""What the sections run in another process: ``python -m benchmarks.child WHAT QUEUE …``."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 
 def ours(settings: Settings, queue: str, count: int, prefetch: int, threads: int = 1, *, stream: bool = False) -> float:
-    """common.consume as it is; a ``stream`` from its beginning."""
+    """robust_pika.consume as it is; a ``stream`` from its beginning."""
     stop = threading.Event()
     numbers = itertools.count(1)
     start = end = 0.0
@@ -160,7 +160,7 @@ def rstream_consume(settings: Settings, queue: str, count: int) -> float:
         )
         await asyncio.wait_for(finished.wait(), 60)
         seconds = time.perf_counter() - start
-        with suppress(Exception):  # the figure is there; how this library says goodbye is its own affair
+        with suppress(Exception):  # the figure is there; an error while this library closes does not matter
             await consumer.close()
         return seconds
 

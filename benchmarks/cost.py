@@ -1,25 +1,34 @@
-"""What the comfort costs: the start of a process, the memory of a window, and whether anything grows."""
+"""What robust_pika and the scripts cost: the start of a process, the memory of a window, and whether anything grows."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
-from benchmarks.measure import Goal, Lab, figure
+from benchmarks.measure import ROOT, Goal, Lab, figure
 from common import console
+from common.connection import connect
+from robust_pika import ConnectionFailure
+
+HELLO = "send_and_receive.hello"
+"""The queue of send.py."""
+LIMIT = 30.0
 
 
 def run(lab: Lab) -> list[Goal]:
     """All of it."""
     starting(lab)
+    first = first_message(lab)
     memory(lab)
-    return steady(lab)
+    return [first, *steady(lab)]
 
 
 def starting(lab: Lab) -> None:
     """From the start of the process to its end, with one confirmed message in between."""
-    table = lab.table("start", "A process that publishes one message with a confirm", "s", "common.Publisher")
-    ways = {"common.Publisher": "ours", "pika": "pika"}
+    table = lab.table("start", "A process that publishes one message with a confirm", "s", "robust_pika.Publisher")
+    ways = {"robust_pika.Publisher": "ours", "pika": "pika"}
     for module, name in (("aio_pika", "aio-pika"), ("kombu", "kombu")):
         if lab.has(module):
             ways[name] = name
@@ -32,6 +41,34 @@ def starting(lab: Lab) -> None:
             lab.tell(table, number)
 
 
+def first_message(lab: Lab) -> Goal:
+    """From the start of send_and_receive/send.py until a consumer has its message."""
+    script = "send_and_receive/send.py"
+    table = lab.table("first-message", "The first message: from the start of the script until it is delivered", "s")
+    with connect("benchmarks", lab.settings) as connection:
+        channel = connection.channel()
+        channel.queue_declare(HELLO, durable=True)
+        arrived: list[float] = []
+        channel.basic_consume(HELLO, lambda *_delivery: arrived.append(time.perf_counter()), auto_ack=True)
+        for number in range(1, 5 * lab.rounds + 1):
+            arrived.clear()
+            start = time.perf_counter()
+            with subprocess.Popen(
+                [sys.executable, script], cwd=ROOT, env=lab.environ, stdout=subprocess.DEVNULL
+            ) as process:
+                while not arrived and time.perf_counter() < start + LIMIT:
+                    connection.process_data_events(time_limit=1)
+            if not arrived or process.returncode:
+                raise ConnectionFailure(f"{script} failed")
+            table.row(script).values.append(arrived[0] - start)
+            if number % 5 == 0:
+                lab.tell(table, number // 5)
+        channel.queue_delete(HELLO)
+    return Goal(
+        f"{script}: seconds from its start to its first message, at most", 0.35, table.rows[0].median, below=True
+    )
+
+
 def memory(lab: Lab) -> None:
     """What the process grows by while a Publisher's window is full."""
     table = lab.table("memory", "Memory of a Publisher with a full window, 100 bytes each", "KiB", axis="window")
@@ -39,7 +76,7 @@ def memory(lab: Lab) -> None:
     for number in range(1, lab.rounds + 1):
         for window in windows:
             with lab.queue() as queue:
-                table.row("common.Publisher", float(window)).values.append(
+                table.row("robust_pika.Publisher", float(window)).values.append(
                     float(said(lab, "memory", queue, str(window)))
                 )
         lab.tell(table, number)

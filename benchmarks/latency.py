@@ -17,7 +17,7 @@ from common.config import Settings
 from common.connection import connect
 from robust_pika import Publisher
 
-OURS = "common"
+OURS = "robust_pika"
 AIO_PIKA = "aio-pika"
 PIKA = "pika, one confirm at a time"
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -60,7 +60,7 @@ def run(lab: Lab) -> list[Goal]:
         lab.tell(tables["p99"], number)
     return [
         Goal(
-            f"p99 of the delay at half of what aio-pika can do ({half:,.0f}/s): common to aio-pika, at most",
+            f"p99 of the delay at half of what aio-pika can do ({half:,.0f}/s): robust_pika to aio-pika, at most",
             1,
             tables["p99"].ratio(AIO_PIKA, half) if half else None,
             below=True,
@@ -91,7 +91,7 @@ def stamp(moment: float) -> bytes:
 
 
 def publish_ours(settings: Settings, queue: str, rate: float, count: int) -> None:
-    """common.Publisher."""
+    """robust_pika.Publisher."""
     properties = persistent()
     with Publisher("benchmarks", settings) as publisher:
         for moment in due(rate, count):

@@ -1,4 +1,4 @@
-"""What a figure is worth nothing without: the machine, the versions, the load."""
+"""The conditions of a run: the machine, the versions, the load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: tables of figures, each from several rounds in which the contenders took turns."""
+"""Tables of figures: in each of several rounds, the contenders take turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common import console
 from common.config import Settings
 from common.connection import connect
 from common.errors import Failure
-from robust_pika import ConnectionFailure
+from robust_pika import ConnectionFailure, RobustPikaError
 from tour.vhost import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass
 class Goal:
-    """What is aimed at: ``measured`` is to be at least ``goal`` (or at most, if ``below``)."""
+    """``measured`` should be at least ``goal`` (or at most, if ``below``)."""
 
     text: str
     goal: float
@@ -89,8 +89,8 @@ class Goal:
 class Contender:
     """``run(count)`` sends or takes so many messages and returns the seconds; ``needs`` is the module it is made of.
 
-    ``pace``, in messages per second, is what it does at least on a slow machine: with too few messages, one that has
-    many in flight would be measured on its first and last round trip.
+    ``pace``, in messages per second, is what it reaches even on a slow machine. With too few
+    messages, only the first and the last round trip of a large window would be measured.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Contender:
 
 
 class Child:
-    """A process that does one thing for us; it says "ready", takes a line, and says lines."""
+    """A process that does one thing: it prints "ready", waits for a line, and prints lines."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -221,10 +221,10 @@ class Lab:
             self.tell(table, number)
 
     def rate(self, contender: Contender, count: int) -> float | None:
-        """What it does in a second; None if a peer failed, which is told and is no reason to stop. Ours must not."""
+        """Messages per second; None if a peer failed, which is printed. A failure of ours ends the run."""
         try:
             return count / contender.run(count)
-        except Failure:
+        except (Failure, RobustPikaError):
             raise
         except Exception as error:  # each library has its own
             self.skip(f"{contender.name}: it failed with {type(error).__name__}: {error}")
@@ -243,7 +243,7 @@ class Lab:
 
 
 def figure(value: float) -> str:
-    """With as many digits as mean something."""
+    """With three significant digits, or as a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -33,7 +33,7 @@ def url(settings: Settings, scheme: str = "amqp") -> str:
 
 
 def ours(settings: Settings, queue: str, count: int, body: bytes, window: int = 1000) -> float:
-    """common.Publisher as it is."""
+    """robust_pika.Publisher as it is."""
     properties = persistent()
     with Publisher("benchmarks", settings, window=window) as publisher:
         start = time.perf_counter()

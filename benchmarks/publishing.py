@@ -14,7 +14,7 @@ from robust_pika import ConnectionFailure
 
 BODY = b"x" * 100
 WINDOW = 1000
-OURS = "common.Publisher"
+OURS = "robust_pika.Publisher"
 BLOCKING = "pika, one confirm at a time"
 GATHERED = "aio-pika, 500 gathered"
 KOMBU = "kombu, with confirms"
@@ -34,10 +34,12 @@ def run(lab: Lab) -> list[Goal]:
         by_type(lab, "stream", yardstick)
     sweeps(lab)
     return [
-        Goal("publishing with confirms: common.Publisher to pika, one confirm at a time", 15, quorum.ratio(BLOCKING)),
-        Goal("publishing with confirms: common.Publisher to aio-pika", 3, quorum.ratio(GATHERED)),
-        Goal("publishing with confirms: common.Publisher to kombu", 3, quorum.ratio(KOMBU)),
-        Goal("publishing with confirms: common.Publisher to the C client", 0.6, quorum.ratio(C)),
+        Goal(
+            "publishing with confirms: robust_pika.Publisher to pika, one confirm at a time", 25, quorum.ratio(BLOCKING)
+        ),
+        Goal("publishing with confirms: robust_pika.Publisher to aio-pika", 3, quorum.ratio(GATHERED)),
+        Goal("publishing with confirms: robust_pika.Publisher to kombu", 3, quorum.ratio(KOMBU)),
+        Goal("publishing with confirms: robust_pika.Publisher to the C client", 0.9, quorum.ratio(C)),
     ]
 
 

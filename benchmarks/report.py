@@ -1,13 +1,13 @@
-"""A run's figures as Markdown, and the README's tables out of the files of results.
+"""A run's figures as Markdown, and the README's tables from the files of results.
 
     python -m benchmarks --report
 
-fills in again, in benchmarks/README.md, what stands between two lines such as
+replaces, in benchmarks/README.md, the text between two lines such as
 
     <!-- publishing-quorum 3.10 -->
     <!-- /publishing-quorum -->
 
-from the results of that RabbitMQ.
+by the results of that RabbitMQ version.
 """
 
 from __future__ import annotations
@@ -26,27 +26,31 @@ README = HERE / "README.md"
 BLOCK = re.compile(r"(<!-- ([\w.-]+) ([\d.]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
-# The rungs of the README's ladder: the table and the row that have the figure, and what is paid.
+# The rungs of the README's ladder: the table and the row that have the figure, and what it costs.
 LADDER = (
-    ("start", "common.Publisher", "a new process, and so a new connection, for each message"),
+    ("start", "robust_pika.Publisher", "a new process, and so a new connection, for each message"),
     ("publishing-quorum", "pika, one confirm at a time", "your program waits for each message"),
     ("publishing-quorum", "pika, no confirms (may lose messages)", "you do not learn what was lost"),
     ("publishing-quorum", "aio-pika, 500 gathered", "asyncio everywhere; you have to keep the window yourself"),
-    ("publishing-quorum", "common.Publisher", "you learn of a failure later, at the next flush; a window of memory"),
+    (
+        "publishing-quorum",
+        "robust_pika.Publisher",
+        "you learn of a failure later, at the next flush; memory for the window",
+    ),
     (
         "publishing-quorum",
         "C (librabbitmq), window 1,000",
-        "another language; reconnecting and sending again is yours to write",
+        "another language; you write reconnecting and sending again yourself",
     ),
     (
         "publishing-stream",
-        "common.Publisher",
+        "robust_pika.Publisher",
         "a stream: a log that consumers read and nobody empties; no dead letters",
     ),
     (
         "publishing-stream",
         "rstream (stream protocol)",
-        "a stream, and another protocol, on another port: RabbitMQ's own",
+        "a stream, and RabbitMQ's own stream protocol on another port",
     ),
 )
 
@@ -58,7 +62,7 @@ class NoResults(Failure):
 
 
 def spread(row: Row) -> str:
-    """The median, and between what the rounds were."""
+    """The median, and the smallest and the largest of the rounds."""
     if len(row.values) == 1:
         return figure(row.median)
     return f"{figure(row.median)} ({figure(min(row.values))} – {figure(max(row.values))})"

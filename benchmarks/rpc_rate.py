@@ -1,46 +1,58 @@
-"""rpc/ against the tutorial's way of remote procedure calls, on the broker of the settings.
+"""robust_pika.RpcClient against the tutorial's way of remote procedure calls, on the broker of the settings.
 
-The tutorial's way, of which this file has its own copy: the client declares an exclusive queue for its replies, asks
-one question at a time and looks for the reply with process_data_events; nothing is confirmed, has a deadline or
-survives a broken connection; the server, a process of its own, takes one request at a time. Ours: rpc_server.py and
-rpc_client.py as they are, one call at a time and then many in flight. All of them ask for fib(5), and print nothing
-meanwhile. They take turns, so that whatever else the machine does hits all.
+The tutorial's way, of which this file has a copy: the client declares an exclusive queue for its replies, sends one
+request at a time and waits for the reply with process_data_events; no deadline, and no second try when the connection
+breaks. Its server takes one request at a time.
 
-Prints the calls per second of each round and the medians of the ratios, to the tutorial's client as it is run (a new
-one, and so a new connection and reply queue, for each question) and to one that is kept and asks again and again:
+The library's way: RpcClient, one call at a time and with many in flight. Its server is robust_pika.consume with a
+prefetch of as many.
+
+Each server is a process. All clients ask for fib(5). They take turns, so that other load on the machine slows all of
+them. Prints the calls per second of each round and the medians of the ratios: to the tutorial's client as it is run (a
+new client, with a new connection and a new reply queue, for each call), and to one that is kept for all calls:
 
     python benchmarks/rpc_rate.py [--rounds 5] [--calls 1000]
 """
 
 from __future__ import annotations
 
-import re
 import statistics
 import subprocess
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pika import BasicProperties
+from pika import BasicProperties, DeliveryMode
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.spec import Basic
 
 from common import console
 from common.config import Settings
 from common.connection import connect
+from robust_pika import Answer, Call, DeclaringChannel, Message, RpcClient, consume
 
 ROOT = Path(__file__).resolve().parents[1]
-QUEUE = "benchmarks.rpc_rate"
+TUTORIAL, LIBRARY = SERVERS = ("tutorial", "library")
 NUMBER = 5
 ANSWER = 5
 IN_FLIGHT = 100
+DEADLINE = 60.0
+
+
+def queue_of(server: str) -> str:
+    """The queue of requests to this server."""
+    return f"benchmarks.rpc_rate.{server}"
 
 
 def fib(number: int) -> int:
     return number if number < 2 else fib(number - 1) + fib(number - 2)
+
+
+# The tutorial's way
 
 
 def tutorial_server(settings: Settings) -> None:
@@ -54,10 +66,10 @@ def tutorial_server(settings: Settings) -> None:
 
     with connect("tutorial's server", settings) as connection:
         channel = connection.channel()
-        # Durable, because RabbitMQ 4.3 refuses it otherwise; the messages are not, so that it costs nothing.
-        channel.queue_declare(QUEUE, durable=True)
+        # Durable, because RabbitMQ 4.3 refuses it otherwise. The messages are transient, so that costs nothing.
+        channel.queue_declare(queue_of(TUTORIAL), durable=True)
         channel.basic_qos(prefetch_count=1)
-        channel.basic_consume(QUEUE, on_request)
+        channel.basic_consume(queue_of(TUTORIAL), on_request)
         console.say("Waiting")
         channel.start_consuming()
 
@@ -81,14 +93,14 @@ class TutorialClient:
         self.reply = None
         self.call_id = str(uuid.uuid4())
         own = BasicProperties(reply_to=self.replies, correlation_id=self.call_id)
-        self.channel.basic_publish("", QUEUE, str(number).encode(), own)
+        self.channel.basic_publish("", queue_of(TUTORIAL), str(number).encode(), own)
         while self.reply is None:
             self.connection.process_data_events(time_limit=30)
         return int(self.reply)
 
 
 def tutorial_new_client(settings: Settings, calls: int) -> float:
-    """Calls per second, a client for each."""
+    """Calls per second, with a new client for each call."""
     start = time.perf_counter()
     for _ in range(calls):
         client = TutorialClient(settings)
@@ -98,7 +110,7 @@ def tutorial_new_client(settings: Settings, calls: int) -> float:
 
 
 def tutorial_kept_client(settings: Settings, calls: int) -> float:
-    """Calls per second, one client for all."""
+    """Calls per second, with one client for all calls."""
     client = TutorialClient(settings)
     with client.connection:
         start = time.perf_counter()
@@ -107,36 +119,65 @@ def tutorial_kept_client(settings: Settings, calls: int) -> float:
         return calls / (time.perf_counter() - start)
 
 
-def ours(calls: int, in_flight: int, environ: Mapping[str, str] | None = None) -> float:
-    """Calls per second that rpc_client.py says it has made; ``environ`` is its environment."""
-    options = [f"--count={calls}", f"--in-flight={in_flight}", "--deadline=60", str(NUMBER)]
-    done = subprocess.run(
-        [sys.executable, "rpc/rpc_client.py", *options],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
+# The library's way
+
+
+def library_server(settings: Settings) -> None:
+    """Serve until killed."""
+
+    def declare(channel: DeclaringChannel) -> str:
+        channel.queue_declare(queue_of(LIBRARY), durable=True)
+        return queue_of(LIBRARY)
+
+    def serve(message: Message) -> Answer:
+        asked = message.properties
+        reply = BasicProperties(correlation_id=asked.correlation_id, delivery_mode=DeliveryMode.Transient)
+        return Answer(asked.reply_to or "", b"%d" % fib(int(message.body)), reply)
+
+    consume(
+        "library's server",
+        settings,
+        declare,
+        serve,
+        prefetch=IN_FLIGHT,
+        on_ready=lambda _queue: console.say("Waiting"),
     )
-    told = re.search(rf"Got {ANSWER}, {calls:,} times: ([\d,]+) calls/s", done.stdout)
-    if told is None:
-        raise SystemExit(f"rpc_client.py failed: {done.stdout}{done.stderr}")
-    return float(told[1].replace(",", ""))
+
+
+def library_client(settings: Settings, calls: int, in_flight: int) -> float:
+    """Calls per second, with one client for all calls and so many in flight at once."""
+    body = b"%d" % NUMBER
+    waiting: deque[Call] = deque()
+    with RpcClient("library's client", settings) as client:
+
+        def finish() -> None:
+            assert int(client.wait(waiting.popleft()).body) == ANSWER
+
+        start = time.perf_counter()
+        for _ in range(calls):
+            if len(waiting) == in_flight:
+                finish()
+            # What is held back is sent by the next wait, together with the others.
+            waiting.append(client.send(queue_of(LIBRARY), body, deadline=DEADLINE, hold=True))
+        while waiting:
+            finish()
+        return calls / (time.perf_counter() - start)
 
 
 @contextmanager
-def running(*command: str, environ: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A server, ready, and ended afterwards."""
-    with subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            if "Waiting" not in server.stdout.readline():
-                raise SystemExit(f"{command[0]} did not start")
-            yield
-        finally:
-            server.terminate()
+def servers(environ: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Both servers, each a process, ready; they are ended afterwards. ``environ`` is their environment."""
+    with ExitStack() as stack:
+        for server in SERVERS:
+            command = [sys.executable, str(Path(__file__).resolve()), "--server", server]
+            process = stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.terminate)
+            assert process.stdout is not None
+            if "Waiting" not in process.stdout.readline():
+                raise SystemExit(f"the {server}'s server did not start")
+        yield
 
 
 def measure(settings: Settings, rounds: int, calls: int) -> None:
@@ -145,12 +186,12 @@ def measure(settings: Settings, rounds: int, calls: int) -> None:
     for number in range(1, rounds + 1):
         new = tutorial_new_client(settings, max(1, calls // 20))
         kept = tutorial_kept_client(settings, calls)
-        single, many = ours(calls, 1), ours(calls * 5, IN_FLIGHT)
+        single, many = library_client(settings, calls, 1), library_client(settings, calls * 5, IN_FLIGHT)
         to_new.append((single / new, many / new))
         to_kept.append((single / kept, many / kept))
         console.say(
             f"round {number}: tutorial, new client {new:,.0f}/s, kept client {kept:,.0f}/s; "
-            f"ours, one at a time {single:,.0f}/s, {IN_FLIGHT} in flight {many:,.0f}/s"
+            f"RpcClient, one at a time {single:,.0f}/s, {IN_FLIGHT} in flight {many:,.0f}/s"
         )
     for name, ratios in (("a new client for each call", to_new), ("a kept client", to_kept)):
         single, many = (statistics.median(column) for column in zip(*ratios, strict=True))
@@ -161,17 +202,17 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--rounds", type=console.whole(1, 1000), default=5, help="how often each has its turn")
     parser.add_argument("--calls", type=console.whole(1, 100_000), default=1000, help="in flight, five times as many")
-    parser.add_argument("--tutorial-server", action="store_true", help="be the tutorial's server")
+    parser.add_argument("--server", choices=SERVERS, help="only serve, until Ctrl-C")
     arguments = parser.parse_args()
     settings = Settings.load()
-    if arguments.tutorial_server:
-        tutorial_server(settings)
+    if arguments.server:
+        {TUTORIAL: tutorial_server, LIBRARY: library_server}[arguments.server](settings)
         return
-    ours_ready = running("rpc/rpc_server.py", "--quiet", f"--prefetch={IN_FLIGHT}")
-    with running(str(Path(__file__).resolve()), "--tutorial-server"), ours_ready:
+    with servers():
         measure(settings, arguments.rounds, arguments.calls)
     with connect("clean up", settings) as connection:
-        connection.channel().queue_delete(QUEUE)
+        for server in SERVERS:
+            connection.channel().queue_delete(queue_of(server))
 
 
 if __name__ == "__main__":

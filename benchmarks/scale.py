@@ -41,7 +41,7 @@ def workers_that_wait(lab: Lab) -> list[Goal]:
     numbers = [1, 4, 16] if lab.quick else [1, 2, 4, 8, 16, 32, 64]
     for number in range(1, lab.rounds + 1):
         for workers in numbers:
-            table.row("common.consume", float(workers)).values.append(efficiency(lab, workers))
+            table.row("robust_pika.consume", float(workers)).values.append(efficiency(lab, workers))
         lab.tell(table, number)
     medians = {row.x: row.median for row in table.rows}
     return [
@@ -96,7 +96,10 @@ def workers_that_compute(lab: Lab) -> None:
     table = lab.table("computing", "Worker processes on tasks that compute", "tasks/s", axis="processes")
     lab.contest(
         table,
-        [Contender("common.consume", partial(computing, lab, number), x=float(number), pace=60) for number in (1, 2)],
+        [
+            Contender("robust_pika.consume", partial(computing, lab, number), x=float(number), pace=60)
+            for number in (1, 2)
+        ],
     )
 
 
@@ -175,7 +178,10 @@ def queues(lab: Lab) -> None:
             channel.queue_declare(name, durable=True)
         lab.contest(
             table,
-            [Contender("common.Publisher", partial(in_turn, lab, names[:k]), x=float(k), pace=10_000) for k in numbers],
+            [
+                Contender("robust_pika.Publisher", partial(in_turn, lab, names[:k]), x=float(k), pace=10_000)
+                for k in numbers
+            ],
             part=0.5,
         )
         for name in names:

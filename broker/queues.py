@@ -8,11 +8,15 @@ from common.config import Settings
 from common.connection import Connection, connect
 from extras.management import Management
 
+PLAYGROUND = "playground.firehose."
+"""How the name of the playground's own queue begins. It is not listed: no lesson has declared it."""
+
 
 def table(settings: Settings) -> list[str]:
     """The queues of the virtual host: a heading, then a line each, by name. Raises a Failure if they cannot be had."""
     with Management(settings) as management:
-        found = sorted(management.queues(), key=lambda queue: queue.name)
+        queues = [queue for queue in management.queues() if not queue.name.startswith(PLAYGROUND)]
+    found = sorted(queues, key=lambda queue: queue.name)
     rows = [("QUEUE", "READY", "CONSUMERS")]
     with connect("broker queues", settings) as connection:
         for queue in found:

@@ -169,7 +169,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except (Failure, RobustPikaError) as failure:
         fail(failure)
     except AMQPError as error:
-        fail(explain(error, Settings.load()))
+        # Ctrl-C in the middle of a message: what RabbitMQ says to the half of it is no news to the reader.
+        if not came_of_an_interrupt(error):
+            fail(explain(error, Settings.load()))
     except Exception as error:
         if not came_of_an_interrupt(error):
             raise

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from common.errors import Failure
+from common.errors import Failure, RobustPikaError, described
 from playground.guard import Guard
 from playground.lesson import Lesson, lesson, sources
 from playground.session import Session, Viewer
@@ -205,7 +205,7 @@ async def _do(session: Session, viewer: Viewer, request: dict[str, Any]) -> None
     answer = {"type": "done", "do": str(request.get("do"))[:40]}
     try:
         await session.do(request)
-    except Failure as failure:
-        viewer.send(json.dumps({**answer, "type": "notice", "text": str(failure)}))
+    except (Failure, RobustPikaError) as error:
+        viewer.send(json.dumps({**answer, "type": "notice", "text": described(error)[0]}))
     else:
         viewer.send(json.dumps(answer))

@@ -12,11 +12,18 @@ from contextlib import suppress
 from dataclasses import replace
 
 from common.config import Settings
-from common.errors import Failure
+from common.errors import Failure, RobustPikaError, described
 from extras.management import Management, NotFound
+from robust_pika.explaining import explain
 
 # Deleting a virtual host with quorum queues takes the broker some seconds when it is busy.
 _TIMEOUT = 60.0
+
+
+def what_is_wrong(error: BaseException, settings: Settings) -> str:
+    """The line that a reader sees, whoever raised it: the management API, the library or pika."""
+    known = error if isinstance(error, (Failure, RobustPikaError)) else explain(error, settings)
+    return described(known)[0]
 
 
 class BrokerSide:

@@ -77,7 +77,7 @@ def filling(queue: str, count: Any) -> list[Typed]:
 
 
 def publish(settings: Settings, *typed: Typed) -> None:
-    """Publish, and wait until RabbitMQ has it all. Raises a Failure: not routed, refused, no such exchange, …"""
+    """Publish, and wait for RabbitMQ's confirms. Raises NotPublished, or a RobustPikaError if RabbitMQ refuses."""
     with Publisher("playground: you", settings) as publisher:
         for item in typed:
             properties = messages.properties("text/plain", headers=item.headers or None)

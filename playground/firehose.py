@@ -22,13 +22,14 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from broker.queues import PLAYGROUND
 from common.config import Settings
 from common.connection import connect
-from common.errors import Failure
+from common.errors import Failure, RobustPikaError
 from extras.management import Management
-from robust_pika.explaining import explain
+from playground.broker_side import what_is_wrong
 
-OWN = "playground.firehose."
+OWN = PLAYGROUND
 """How the names of our queues begin."""
 EXCHANGE = "amq.rabbitmq.trace"
 MOST = 600
@@ -111,8 +112,8 @@ class Firehose(threading.Thread):
                         api.set_tracing(True)
                         self._on_state("")
                         _Reader(self, connection, api).read()
-                except (Failure, AMQPError, OSError) as error:
-                    self._on_state(str(explain(error, self.settings)))
+                except (Failure, RobustPikaError, AMQPError, OSError) as error:
+                    self._on_state(what_is_wrong(error, self.settings))
                     self._ending.wait(0.5)
             # The virtual host may be gone already.
             with suppress(Failure):

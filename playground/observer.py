@@ -18,10 +18,10 @@ from pika.exceptions import AMQPChannelError, AMQPError
 
 from common.config import Settings
 from common.connection import connect
-from common.errors import Failure
+from common.errors import Failure, RobustPikaError
 from extras.management import BindingInfo, ConsumerInfo, ExchangeInfo, Management, QueueInfo
+from playground.broker_side import what_is_wrong
 from playground.firehose import OWN
-from robust_pika.explaining import explain
 
 _EVERY = 0.4
 _EVERY_BUSY = 1.5
@@ -83,8 +83,8 @@ class Observer(threading.Thread):
                         while not self._ending.wait(_EVERY_BUSY if self._busy() else _EVERY):
                             self._on_look(looker.look())
                             self._on_state("")
-                except (Failure, AMQPError, OSError) as error:
-                    self._on_state(str(explain(error, self.settings)))
+                except (Failure, RobustPikaError, AMQPError, OSError) as error:
+                    self._on_state(what_is_wrong(error, self.settings))
                     self._ending.wait(0.5)
 
 

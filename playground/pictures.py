@@ -76,7 +76,7 @@ def make(browser: Browser, url: str, folder: Path) -> list[Path]:
             browser, url, folder / "dead_letters.png", example="reliability/dead_letters", steps=6, size=(1280, 800)
         ),
         _still(browser, url, folder / "dark.png", example="topics", steps=4, size=(1280, 800), projected=True),
-        _still(browser, url, folder / "phone.png", example="publish_subscribe", steps=4, size=(390, 800)),
+        _still(browser, url, folder / "phone.png", example="publish_subscribe", steps=3, size=(390, 800)),
     ]
 
 
@@ -123,12 +123,12 @@ def _still(
 
 
 def _film(browser: Browser, url: str, target: Path) -> Path:
-    """The README's own experiment: a worker is killed in mid-task."""
+    """The README's own experiment: a worker is killed in the middle of a task."""
     page = _open(browser, url, "work_queue", (900, 640))
-    _play(page, 10)
+    _play(page, 14)
     # The dots are held, and moved on from one picture to the next: a film does not depend on how busy the machine is.
     page.click("#freeze")
-    page.evaluate("document.querySelector('#step-12 button').click()")
+    page.evaluate("document.querySelector('#step-17 button').click()")
     frames: list[Image.Image] = []
     ends = time.monotonic() + _LONGEST
     while len(frames) < _FRAMES and time.monotonic() < ends:

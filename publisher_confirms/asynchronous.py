@@ -18,7 +18,7 @@ from common.config import Settings
 
 def publish(settings: Settings, count: int, window: int = 1000) -> float:
     """Publish ``count`` messages, at most ``window`` of them in flight; the seconds until all are confirmed."""
-    tags = iter(range(1, count + 1))  # RabbitMQ numbers the messages of a channel in the same way.
+    tags = iter(range(1, count + 1))  # RabbitMQ numbers the messages of a channel in the same way: the delivery tags.
     in_flight: dict[int, str] = {}
     refused: list[str] = []
 
@@ -61,7 +61,6 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--count", type=console.whole(1, 1_000_000), default=20_000, metavar="N", help="messages")
     count = parser.parse_args().count
-    console.say(f" [*] Publishing {count:,} messages, at most 1,000 in flight")
     seconds = publish(Settings.load(), count)
     console.say(f" [x] {count:,} messages confirmed, asynchronously: {count / seconds:,.0f} per second")
 

@@ -42,8 +42,7 @@ def publish(settings: Settings, count: int, batch: int = 100) -> float:
             body = messages.encode_text(f"message {number}")
             properties = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
             channel.basic_publish("", topology.MEASURED, body, properties, mandatory=True)
-            # RabbitMQ numbers the messages of a channel, too: 1, 2, 3, … are their delivery tags.
-            in_flight.add(number)
+            in_flight.add(number)  # RabbitMQ numbers the messages of a channel in the same way: the delivery tags.
             if number % batch == 0 or number == count:
                 # Returns when on_answer has stopped it: RabbitMQ has answered the whole batch.
                 try:

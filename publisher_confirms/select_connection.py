@@ -23,11 +23,11 @@ class NotConfirmed(Failure):
 
 @contextmanager
 def open_channel(name: str, settings: Settings) -> Iterator[Channel]:
-    """A channel on a new connection, which is closed at the end of the ``with`` block. The queue is declared.
+    """A channel on a new connection, which is closed after the ``with`` block. The queue is declared.
 
     If the connection or the channel breaks, ``channel.connection.ioloop.start()`` raises the reason.
     """
-    # A SelectConnection would take one more function to say that the queue is there.
+    # On a SelectConnection, each declaration would need one more function.
     with connect(name, settings) as waiting:
         topology.declare(waiting.channel())
         parameters = waiting.parameters
@@ -55,9 +55,7 @@ def open_channel(name: str, settings: Settings) -> Iterator[Channel]:
     )
     # Returns when on_channel has stopped it.
     connection.ioloop.start()
-    try:
-        yield opened[0]
-    finally:
-        if connection.is_open:
-            connection.close()
-            connection.ioloop.start()
+    yield opened[0]
+    # Not after Ctrl-C or a failure, which may have come in the middle of a message: the program ends anyway.
+    connection.close()
+    connection.ioloop.start()

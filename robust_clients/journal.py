@@ -1,18 +1,13 @@
-"""What became of each order, in a file: lines such as ``confirmed 17``, which outlive the program that wrote them.
-
-Each line is given to the operating system at once, so that SIGKILL takes none of them back. A power cut may, as
-nothing is synced to the disk here, and that does no harm: an order whose line is lost is sent once more.
-"""
-
-from __future__ import annotations
+"""What became of each order, in a file: lines such as ``confirmed 17``, which outlive the program that wrote them."""
 
 import fcntl
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 
 from common.errors import ExitCode, Failure
 
@@ -21,81 +16,54 @@ TORN = re.compile(rb"[a-z]{1,9}( [0-9]{0,7})?")
 
 
 class JournalFailure(Failure):
-    """The file cannot be used; the text says why."""
-
     exit_code = ExitCode.DATA
 
 
 class Journal:
-    """The journal of one producer; use it with ``with``. A second program that wants it meanwhile is refused."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sent: set[int] = set()
-        self.confirmed: set[int] = set()
-        self.received: Counter[int] = Counter()
-
-    def __enter__(self) -> Journal:
-        if self.path.exists() and not self.path.is_file():
-            raise JournalFailure(f"journal {str(self.path)!r} is not a file; name another one")
-        try:
-            self._file = self.path.open("a+b", buffering=0)
-        except OSError as error:
-            raise JournalFailure(f"journal {str(self.path)!r} cannot be opened: {error.strerror}") from None
-        try:
-            # SIGKILL ends this lock too.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read()
-        except BlockingIOError:
-            self._file.close()
-            raise JournalFailure(f"journal {str(self.path)!r} is in use by another program; wait for it") from None
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def note(self, event: str, number: int) -> None:
-        """Write down that order ``number`` was ``sent``, ``confirmed`` or ``received``."""
-        line = b"%s %d\n" % (event.encode(), number)
-        try:
-            written = self._file.write(line)
-        except OSError as error:
-            raise JournalFailure(f"journal {str(self.path)!r} cannot be written: {error.strerror}") from None
-        if written != len(line):
-            raise JournalFailure(f"journal {str(self.path)!r} cannot be written: the disk is full")
-        self._count(event, number)
-
-    def _count(self, event: str, number: int) -> None:
-        if event == "received":
-            self.received[number] += 1
-        else:
-            (self.sent if event == "sent" else self.confirmed).add(number)
-
-    def _read(self) -> None:
-        self._file.seek(0)
-        end = 0
-        for place, line in enumerate(self._file, 1):
+    def __init__(self, path: Path, file: FileIO) -> None:
+        self.events = {"sent": Counter[int](), "confirmed": Counter[int](), "received": Counter[int]()}
+        self._path, self._file = path, file
+        for place, line in enumerate(file.readlines(), 1):
             if match := LINE.fullmatch(line):
-                self._count(match[1].decode(), int(match[2]))
+                self.events[match[1].decode()][int(match[2])] += 1
             elif TORN.fullmatch(line):
-                # The last line, cut short when the disk was full: "confirmed 1" may have been meant as 17.
-                os.ftruncate(self._file.fileno(), end)
+                # The last line, cut short when the disk was full: "confirmed 1" could have become 17.
+                file.truncate(file.tell() - len(line))
             else:
-                raise JournalFailure(f"{str(self.path)!r} is no journal (line {place}); name another file")
-            end += len(line)
+                raise JournalFailure(f"{str(path)!r} is no journal (line {place}); name another file")
+
+    def orders(self, event: str) -> set[int]:
+        """The orders that were ``sent``, ``confirmed`` or ``received``."""
+        return set(self.events[event])
+
+    def note(self, event: str, order: int) -> None:
+        line = b"%s %d\n" % (event.encode(), order)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(0, "the disk is full")
+        except OSError as error:
+            raise JournalFailure(f"journal {str(self._path)!r} cannot be written: {error.strerror}") from None
+        self.events[event][order] += 1
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """The numbers in their order, runs of them shortened: ``1-3, 7``; ``none`` if there are none."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) or "none"
+@contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """Open the journal, or begin one. A second program that wants it meanwhile is refused."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is not a file")
+        # Unbuffered, so that SIGKILL loses no line. A power cut may, and then an order is sent once more.
+        file = path.open("a+b", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        why = "another program uses it" if isinstance(error, BlockingIOError) else error.strerror
+        raise JournalFailure(f"journal {str(path)!r} cannot be opened: {why}") from None
+    with file:
+        file.seek(0)
+        yield Journal(path, file)
+
+
+def ranges(orders: Iterable[int]) -> str:
+    """The orders as text, with runs shortened: ``1-3, 7``; ``none`` if there are none."""
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(sorted(orders)), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) or "none"

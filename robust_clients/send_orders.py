@@ -4,11 +4,12 @@ python robust_clients/send_orders.py shop.journal
 python robust_clients/send_orders.py shop.journal --count 50000
 """
 
+import os
 from collections import deque
 from pathlib import Path
 
 import topology
-from journal import Journal, ranges
+from journal import Journal, open_journal, ranges
 
 from common import console, messages
 from common.config import Settings
@@ -31,10 +32,9 @@ def note_confirmed(in_flight: deque[tuple[int, Confirmation]], journal: Journal)
 
 def send(numbers: list[int], journal: Journal) -> None:
     in_flight: deque[tuple[int, Confirmation]] = deque()
-    name = "robust_clients/send_orders.py"
     try:
-        with Publisher(name, Settings.load(), declare=topology.declare_orders) as publisher:
-            console.say(f" [*] Orders to send: {ranges(numbers)}. To exit press CTRL+C")
+        with Publisher("robust_clients/send_orders.py", Settings.load(), declare=topology.declare_orders) as publisher:
+            console.say(f" [*] Sender {os.getpid()} sends orders {ranges(numbers)}. To exit press CTRL+C")
             for number in numbers:
                 # Before it is sent: should we die now, the journal says that RabbitMQ may have this order.
                 journal.note("sent", number)
@@ -53,16 +53,15 @@ def send(numbers: list[int], journal: Journal) -> None:
 def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("journal", type=Path, metavar="JOURNAL", help="the file to keep; made if it is not there")
-    parser.add_argument(
-        "--count", type=console.whole(1, 1_000_000), default=10_000, metavar="N", help="orders in all (10,000)"
-    )
+    parser.add_argument("--count", type=console.whole(1, 1_000_000), default=10_000, metavar="N", help="orders in all")
     arguments = parser.parse_args()
-    with Journal(arguments.journal) as journal:
-        numbers = [number for number in range(1, arguments.count + 1) if number not in journal.confirmed]
+    with open_journal(arguments.journal) as journal:
+        confirmed = journal.orders("confirmed")
+        numbers = [number for number in range(1, arguments.count + 1) if number not in confirmed]
         try:
             send(numbers, journal)
         except DeliveryError as failure:
-            doubt = ranges(journal.sent - journal.confirmed)
+            doubt = ranges(journal.orders("sent") - journal.orders("confirmed"))
             raise OrdersLeft(f"sent and not confirmed: {doubt} ({failure.failures[0]}); start this again") from None
     console.say(f" [x] All {arguments.count:,} orders are confirmed")
 

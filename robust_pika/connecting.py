@@ -8,8 +8,10 @@ import logging
 import random
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -45,6 +47,9 @@ STEADY_SECONDS = 10.0
 LOST = (ConnectionLost, ConsumerCancelled)
 """What ends a session that is to begin again."""
 
+GOODBYE = 2.0
+"""Seconds that closing a connection may take when an exception ends its ``with`` block."""
+
 PIKA_ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 """What pika raises when a connection cannot be opened, or breaks."""
 
@@ -70,6 +75,23 @@ class Connection(pika.BlockingConnection):
 
     def __enter__(self) -> Connection:
         return self
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if error is None:
+            if self.is_open:
+                self.close()
+            return
+        # After Ctrl-C in the middle of pika's work, or when the network stalls, pika's close() can wait for an answer
+        # that does not come. No other thread uses the connection while this one waits.
+        goodbye = threading.Thread(target=self._close_quietly, name="goodbye", daemon=True)
+        goodbye.start()
+        goodbye.join(GOODBYE)
+
+    def _close_quietly(self) -> None:
+        # What broke the ``with`` block says more.
+        with suppress(Exception):
+            if self.is_open:
+                self.close()
 
     def channel(self, channel_number: int | None = None) -> Channel:
         """Open a channel."""

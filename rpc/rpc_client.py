@@ -37,7 +37,7 @@ def ask(channel: Channel, number: str, deadline: float) -> str:
     def no_server(*_returned: object) -> None:
         raise CallFailed("no server is there; start one with: python rpc/rpc_server.py", ExitCode.UNROUTABLE)
 
-    # Direct reply-to demands both: no acknowledgements, and to consume on the channel that asks.
+    # Direct reply-to requires both: auto_ack, and the same channel for the request.
     channel.basic_consume(REPLIES, receive, auto_ack=True)
     channel.add_on_return_callback(no_server)
     # When its time is up, RabbitMQ deletes the request: no server works for a client that has given up.

@@ -13,7 +13,7 @@ import pytest
 
 from common.config import Address, Settings
 from common.connection import connect, server_version
-from common.errors import Failure
+from common.errors import Failure, RobustPikaError, described
 from extras.management import Management
 from tour.vhost import environment, fresh_vhost
 
@@ -77,8 +77,8 @@ def reachable(configured: Settings) -> tuple[int, int, int] | str:
             version = server_version(connection)
         with Management(configured, timeout=STARTING) as api:
             api.ping()
-    except Failure as failure:
-        return f"no RabbitMQ for the tests: {failure}"
+    except (Failure, RobustPikaError) as error:
+        return f"no RabbitMQ for the tests: {described(error)[0]}"
     finally:
         logging.getLogger("pika").setLevel(logging.NOTSET)
     return version

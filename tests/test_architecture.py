@@ -26,12 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"build", "dist", "node_modules", "venv"}
 # What each package may import of ours, besides itself.
 ALLOWED = {
-    "common": set(),
-    "broker": {"common"},
-    "tour": {"common", "broker"},
-    "playground": {"broker", "common", "tour"},
-    "deploy": {"common"},
+    "robust_pika": set(),
+    "common": {"robust_pika"},
+    "extras": {"common", "robust_pika"},
+    "broker": {"common", "extras", "robust_pika"},
+    "tour": {"broker", "common", "extras", "robust_pika"},
+    "playground": {"broker", "common", "extras", "robust_pika", "tour"},
+    "deploy": {"common", "extras", "robust_pika"},
 }
+# The lessons in plain pika.
+CORE = {"send_and_receive", "work_queue", "publish_subscribe", "routing", "topics", "rpc", "publisher_confirms"}
 # What requirements.txt installs, by the names of its modules.
 EVERYWHERE = {"pika", "dotenv", "tenacity", "httpx", "rich", "markdown_it", "filelock", "psutil", "sqlalchemy"}
 
@@ -47,7 +51,9 @@ def ours(folder: Path = ROOT) -> Iterator[Path]:
 
 
 FILES = list(ours())
-EXAMPLES = sorted(path.parent for path in FILES if path.name == "topology.py")
+TOPOLOGIES = sorted(path.parent for path in FILES if path.name == "topology.py")
+# Lesson 1 declares its queue in its scripts.
+EXAMPLES = sorted([ROOT / "send_and_receive", *TOPOLOGIES])
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 FOLDERS = sorted({path.parent for path in FILES})
 
@@ -83,13 +89,20 @@ def test_imports_only_go_one_way(folder: Path) -> None:
         roots = roots_of(ast.parse(path.read_text(encoding="utf-8")))
         allowed = {parts[0]} | ALLOWED.get(parts[0], packages - {"tests"})
         if path.parent in EXAMPLES:
-            # An example reads by itself: common, and the files beside it.
-            allowed = {"common"}
+            # An example reads by itself: common, and the files beside it; after the core, the library and the extras.
+            allowed = {"common"} if parts[0] in CORE else {"common", "extras", "robust_pika"}
             others = {file.stem for file in FILES if file.parent in EXAMPLES and file.parent != path.parent}
             beside = {file.stem for file in path.parent.glob("*.py")}
             assert not roots & (others - beside), f"{path} imports another example's file"
         assert not (roots & packages) - allowed, path
         assert "tests" not in roots, path
+
+
+def test_the_inside_of_the_library_is_private() -> None:
+    """Only the library imports `_io`, and the benchmarks, which measure what its parts are worth."""
+    for path in FILES:
+        if path.relative_to(ROOT).parts[0] not in ("robust_pika", "benchmarks"):
+            assert "robust_pika._io" not in path.read_text(encoding="utf-8"), path
 
 
 def for_packages(node: ast.stmt) -> bool:
@@ -147,6 +160,9 @@ def test_a_file_only_defines(folder: Path) -> None:
                 case ast.Expr(value=ast.Constant(value=str())):
                     pass
                 case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                    pass
+                case ast.Expr(value=ast.Call(args=[ast.Call(func=ast.Attribute(attr="NullHandler"))])):
+                    # https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library
                     pass
                 case ast.With() if for_packages(node):
                     pass
@@ -238,7 +254,7 @@ def test_importing_does_nothing() -> None:
 
 
 # Whose queue an example has, if it shows another client at work on the queue of another example.
-BORROWED = {"asyncio_client": "work_queue"}
+BORROWED = {"asyncio_client": "work_queue", "robust_clients": "work_queue"}
 
 
 @contextmanager
@@ -297,7 +313,7 @@ def topology(example: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=[str(path.relative_to(ROOT)) for path in EXAMPLES])
+@pytest.mark.parametrize("example", TOPOLOGIES, ids=[str(path.relative_to(ROOT)) for path in TOPOLOGIES])
 def test_names_begin_with_their_folder(example: Path, settings: Settings, management: Management) -> None:
     """Each function of topology.py is called on a broker, twice, and what it made is looked at."""
     module = topology(example)
@@ -310,11 +326,11 @@ def test_names_begin_with_their_folder(example: Path, settings: Settings, manage
     first = next(iter(inspect.signature(declarations[0]).parameters.values())).annotation
     with declaring(first.__module__.partition(".")[0], settings) as call:
         for function in [*declarations, *declarations]:
-            # After the channel come names, if anything.
-            names = ["name" for _ in list(inspect.signature(function).parameters)[1:]]
-            call(function, *names)
+            # After the channel come names and numbers, if anything; what has a default keeps it.
+            more = list(inspect.signature(function).parameters.values())[1:]
+            call(function, *(1 if item.annotation is int else "name" for item in more if item.default is item.empty))
         queues, exchanges = management.queues(), management.exchanges()
-    prefix = f"{BORROWED.get(example.name, example.name)}."
+    prefix = tuple(f"{name}." for name in (example.name, BORROWED.get(example.name)) if name)
     made = [exchange.name for exchange in exchanges if exchange.name and not exchange.name.startswith("amq.")]
     assert queues or made, "declare() declares nothing"
     assert [name for name in made if not name.startswith(prefix)] == []

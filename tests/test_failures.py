@@ -74,15 +74,12 @@ RECEIVE_LOGS_TOPIC = Script("topics/receive_logs_topic.py", exchange="topics.log
 RECEIVE_ALARMS = Script("topics/receive_alarms.py", exchange="topics.alarms")
 TRY_PATTERN = Script("topics/try_pattern.py", options=("#", "till.error"))
 ANSWERS = Script("publisher_confirms/answers.py")
-# Those that publish messages of their own making, or look after them.
+OVERFLOW = Script("publisher_confirms/overflow.py", options=("drop-head",))
+# Those that publish messages of their own making.
 CONFIRMED = [
     *(
         Script(f"publisher_confirms/{name}.py", queue="publisher_confirms.measured", options=("--count=10",))
-        for name in ("one_at_a_time", "in_batches", "pipelined", "in_transactions", "publisher_confirms")
-    ),
-    *(
-        Script(f"publisher_confirms/{name}.py", queue="publisher_confirms.orders", options=(f"{SCRATCH}/journal",))
-        for name in ("send_orders", "check_orders")
+        for name in ("one_at_a_time", "in_batches", "asynchronous", "in_transactions", "publisher_confirms")
     ),
 ]
 
@@ -245,6 +242,7 @@ SCRIPTS = [
     *AMQP_1_0,
     TRY_PATTERN,
     ANSWERS,
+    OVERFLOW,
     COMPARE_STRATEGIES,
     COMPARE_QUEUES,
     COMPARE_PREFETCH,

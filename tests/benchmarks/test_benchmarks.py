@@ -24,10 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {
     "publishing": {"publishing-quorum", "publishing-stream", "window"},
     "consuming": {"consuming-quorum", "consuming-stream", "prefetch"},
+    "frames": {"frames-publishing", "frames-consuming"},
     "latency": {"latency-p50", "latency-p99", "latency-p99.9"},
     "rpc": {"rpc"},
     "scale": {"waiting", "computing", "fanout", "queues", "backlog", "backlog-memory"},
-    "cost": {"start", "memory", "steady"},
+    "cost": {"start", "first-message", "memory", "steady"},
 }
 
 
@@ -65,7 +66,7 @@ def test_a_section_with_tiny_counts(
             assert all(value > 0 or table.key in ("backlog-memory", "memory") for value in row.values), (table.key, row)
         assert table.title in done.stdout
     assert data["goals"]
-    if section != "scale" and not find_spec("aio_pika"):
+    if section not in ("frames", "scale") and not find_spec("aio_pika"):
         assert "aio_pika is not installed: pip install -r benchmarks/requirements.txt" in data["skipped"]
     assert path.with_suffix(".md").read_text(encoding="utf-8").startswith("# RabbitMQ")
     if find_spec("matplotlib"):
@@ -77,7 +78,7 @@ def test_a_section_that_does_not_exist(environ: dict[str, str]) -> None:
     done = benchmarks("publishing", "speed", environ=environ)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: there is no section 'speed'; there are publishing, consuming, latency, rpc, scale, cost; "
+        "error: there is no section 'speed'; there are publishing, consuming, frames, latency, rpc, scale, cost; "
         "see __main__.py --help"
     ]
 

@@ -219,6 +219,14 @@ def test_the_playground_in_a_container(project: Project, python_image: None) -> 
         assert client.get("/", headers={"Host": f"rebound.example.com:{port}"}).status_code in (400, 403, 421)
 
 
+def restarts(project: Project, service: str) -> list[int]:
+    """How often Docker has started each of a service's containers again."""
+    containers = project.run("ps", "-q", service).split()
+    command = ["docker", "inspect", "--format", "{{.RestartCount}}", *containers]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return [int(count) for count in told.stdout.split()]
+
+
 @pytest.mark.long
 def test_workers_and_producers_in_containers(project: Project, python_image: None) -> None:  # noqa: ARG001
     project.run("--profile", "examples", "up", "-d", "--wait", "--build", "--scale", "worker=2", limit=500)
@@ -233,6 +241,17 @@ def test_workers_and_producers_in_containers(project: Project, python_image: Non
     ):
         until(lambda: line in said(consumer), 60, f"{consumer} to say {line!r}")  # noqa: B023  called here only
     assert project.run("exec", "-T", "worker", "id", "-u").strip() == "10001"
+
+    # RabbitMQ restarts: the plain consumers end with one line, and Docker starts them again; the workers go on.
+    project.run("restart", "rabbitmq")
+    for consumer in ("receive", "receive-logs"):
+        until(lambda: said(consumer).count("Waiting for") == 2, 90, f"{consumer} to be started again")  # noqa: B023
+        assert said(consumer).count("error: ") == 1, said(consumer)
+        assert "Traceback" not in said(consumer)
+        assert restarts(project, consumer) == [1]
+    until(lambda: said("worker").count("waits for tasks") == 4, 90, "both workers to be connected again")
+    assert said("worker").count("connecting again") == 2
+    assert restarts(project, "worker") == [0, 0]
 
     # A worker that is stopped finishes its task: it leaves with 0, and what it has begun is done.
     project.run("stop", "worker")

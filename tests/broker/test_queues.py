@@ -17,6 +17,8 @@ def test_it_counts_what_waits_at_this_moment(settings: Settings, environ: dict[s
         channel.queue_declare("first of all", durable=True)
         # Nobody but its own connection may look into this one.
         channel.queue_declare("third", exclusive=True)
+        # The playground's own queue is not listed.
+        channel.queue_declare("playground.firehose.1", exclusive=True)
         channel.confirm_delivery()
         for _ in range(1200):
             channel.basic_publish("", "second", b"x")

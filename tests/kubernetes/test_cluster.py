@@ -195,6 +195,29 @@ def messages(queue: str) -> list[int]:
     return [int(count) for count in re.findall(rf"^{re.escape(queue)}\s+(\d+)$", listed, re.MULTILINE)]
 
 
+def restarts(name: str) -> int:
+    """How often Kubernetes has started the containers of a Deployment again."""
+    template = "jsonpath={.items[*].status.containerStatuses[*].restartCount}"
+    return sum(map(int, kubectl("get", "pods", "-l", f"app.kubernetes.io/name={name}", "-o", template).split()))
+
+
+def test_a_plain_script_ends_and_is_started_again_and_the_worker_goes_on(cluster: str) -> None:
+    assert cluster
+    wait_for_nodes()
+    plain, robust = "send-and-receive-receive", "work-queue-worker"
+    before = restarts(plain), restarts(robust)
+    kubectl("rollout", "restart", "statefulset/rabbitmq")
+    wait_for_nodes()
+    wait_until(lambda: restarts(plain) > before[0], 120, every=2)
+    for name in (plain, robust):
+        kubectl("rollout", "status", f"deployment/{name}", "--timeout=300s", limit=330)
+    told = kubectl("logs", f"deployment/{plain}", "--previous")
+    assert re.search(r"^error: .*RabbitMQ", told, re.MULTILINE), told
+    assert "Traceback" not in told
+    assert restarts(robust) == before[1]
+    assert "connecting again" in kubectl("logs", f"deployment/{robust}")
+
+
 def test_workers_come_and_go_in_mid_work(cluster: str, tmp_path: Path, report: Report) -> None:
     assert cluster
     worker = "deployment/work-queue-worker"
@@ -221,7 +244,6 @@ def test_workers_come_and_go_in_mid_work(cluster: str, tmp_path: Path, report: R
     assert before < 100, "the workers were through before nine of them were stopped"
     # Nothing is lost, and nothing is done twice.
     assert sorted(done(tmp_path)) == list(range(1, 101))
-    assert messages("work_queue.tasks.dead_letters") == [0]
     report.add(SECTION, f"10 workers to 1: 100 tasks of 100 done once, {before} of them before the nine were stopped")
 
 

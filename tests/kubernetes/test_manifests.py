@@ -13,7 +13,7 @@ from tests.kubernetes.conftest import OVERLAYS, ROOT, Manifest, find, pod_of, po
 pytestmark = pytest.mark.xdist_group("kubernetes.manifests")
 
 BETWEEN = [pytest.param(version, marks=pytest.mark.long) for version in ("1.33", "1.34", "1.35", "1.36")]
-CONSUMERS = 8
+CONSUMERS = 6
 PLAYGROUND = 1
 
 
@@ -148,6 +148,14 @@ def test_the_consumers_run_scripts_that_are_there_and_leave_their_number_alone(o
         command = pod["containers"][0]["command"]
         if command[0] == "python" and command[1] != "-m":
             assert (ROOT / command[1]).is_file(), name
+
+
+def test_the_workers_are_the_robust_ones_and_their_queues_have_replicas(objects: list[Manifest]) -> None:
+    worker = pod_of(find(objects, "Deployment", "work-queue-worker"))
+    assert worker is not None
+    assert worker["containers"][0]["command"] == ["python", "robust_clients/worker.py"]
+    configuration = find(objects, "ConfigMap", "rabbitmq-kubernetes")["data"]["kubernetes.conf"]
+    assert "\ndefault_queue_type = quorum\n" in configuration
 
 
 def test_producers_never_start_by_themselves(objects: list[Manifest]) -> None:

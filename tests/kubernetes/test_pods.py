@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("broker.compose"), pytes
 
 SECTION = "Failure drills"
 NODES = 3
+TASKS = 50
 IMAGES = ("rabbitmq:4.3-management", "python:3.14-slim")
 
 
@@ -85,7 +86,13 @@ def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: 
         assert "0.6 of available memory, computed to: 0.6442 gb" in ctl(nodes[0], "status")
 
         worker = cluster.start(template(objects, "Deployment", "work-queue-worker"), "work-queue-worker")
-        until(lambda: "Waiting for tasks" in docker("logs", worker), 60, "the worker to be ready")
+        until(lambda: "waits for tasks" in docker("logs", worker), 60, "the worker to be ready")
+        # It declares a plain durable queue, and gets one with a replica on each node.
+        until(lambda: quorum(nodes[0], "work_queue.tasks") == NODES, 60, "the queue of tasks to have three replicas")
+        receiver = cluster.start(
+            template(objects, "Deployment", "send-and-receive-receive"), "send-and-receive-receive"
+        )
+        until(lambda: "Waiting for messages" in docker("logs", receiver), 60, "the receiver to be ready")
         docker("exec", worker, "python", "-m", "deploy.probe")
 
         load = template(objects, "CronJob", "load")
@@ -107,7 +114,15 @@ def test_the_nodes_form_a_cluster_and_are_replaced_one_by_one_under_load(image: 
         report.add(SECTION, f"three nodes replaced one by one:{last.removeprefix(' [x]')}")
         assert re.match(r" \[x\] 9,000 confirmed of 9,000, 9,000 seen, .* 0 missing, ", last), output
 
-        # The worker has seen all of that, and is connected; told to stop, it leaves in good order.
+        # The plain receiver has ended with one line; Kubernetes would start it again.
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", receiver).strip() == "69"
+        words = docker("logs", receiver).splitlines()
+        assert len(words) == 2, words
+        assert words[1].startswith("error: RabbitMQ at rabbitmq:5671 closed the connection: 320 CONNECTION_FORCED"), (
+            words
+        )
+        # The worker is the same process as before, and connected. When it is stopped, it ends with exit code 0.
+        assert "connecting again" in docker("logs", worker)
         docker("exec", worker, "python", "-m", "deploy.probe")
         docker("stop", "--time", "40", worker)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", worker).strip() == "0"
@@ -131,10 +146,12 @@ def test_one_node_the_smoke_test_and_workers_that_come_and_go(image: None, repor
         assert "ok send_and_receive" in cluster.start(smoke, "smoke", wait=True)
 
         worker = template(objects, "Deployment", "work-queue-worker")
-        # A hundred tasks of a dot each: 50 seconds for one worker.
-        worker["containers"][0]["command"] += ["--seconds-per-dot", "0.5"]
         workers = [cluster.start(worker, "worker-0")]
-        cluster.start(template(objects, "CronJob", "work-queue-new-task"), "tasks", wait=True)
+        # A hundred tasks of a second each would take one worker too long here.
+        tasks = template(objects, "CronJob", "work-queue-new-task")
+        command = tasks["containers"][0]["command"]
+        command[command.index("100")] = str(TASKS)
+        cluster.start(tasks, "tasks", wait=True)
         until(lambda: "Done" in docker("logs", workers[0]), 60, "the first task to be done")
         with ThreadPoolExecutor(4) as pool:
             more = list(pool.map(lambda number: cluster.start(worker, f"worker-{number}"), range(1, 5)))
@@ -149,11 +166,11 @@ def test_one_node_the_smoke_test_and_workers_that_come_and_go(image: None, repor
         def done() -> Counter[str]:
             return Counter(task for each in workers for task in re.findall(r"Done with '(\d+):", docker("logs", each)))
 
-        until(lambda: len(done()) == 100, 120, "all tasks to be done")
+        until(lambda: len(done()) == TASKS, 120, "all tasks to be done")
         counted = done()
-        report.add(SECTION, f"workers 1, 5, 1 in mid-work: 100 tasks, {counted.total()} times done")
-        # A worker that is told to stop acknowledges what it has in hand: nobody does it again.
-        assert counted.total() == 100
+        report.add(SECTION, f"workers 1, 5, 1 in mid-work: {TASKS} tasks, {counted.total()} times done")
+        # A worker that is stopped finishes and acknowledges the task in hand: no other worker gets it.
+        assert counted.total() == TASKS
 
 
 def template(objects: list[Manifest], kind: str, name: str) -> Manifest:
@@ -167,6 +184,16 @@ def template(objects: list[Manifest], kind: str, name: str) -> Manifest:
 def ctl(container: str, *arguments: str) -> str:
     command = f"PATH=/usr/lib/rabbitmq/bin:$PATH exec rabbitmqctl -q {' '.join(arguments)}"
     return docker("exec", container, "sh", "-c", command, check=False)
+
+
+def quorum(container: str, queue: str) -> int:
+    """The number of replicas that a quorum queue has; 0 if it is not there, or of another type."""
+    for line in ctl(container, "list_queues", "name", "type", "members").splitlines():
+        name, _, rest = line.partition("\t")
+        kind, _, members = rest.partition("\t")
+        if (name, kind) == (queue, "quorum"):
+            return len(re.findall(r"rabbit@", members))
+    return 0
 
 
 def running(container: str) -> set[str]:

@@ -133,7 +133,7 @@ def test_a_new_example_appears_by_itself(configured: Settings, tmp_path: Path) -
         folder = tmp_path / "brand_new"
         folder.mkdir()
         (folder / "hello.py").write_text("print('hello from a new example')\n", encoding="utf-8")
-        block = "```console\n$ python brand_new/hello.py\nhello from …\n```\n"
+        block = "```console\n# Terminal 1\n$ python brand_new/hello.py\nhello from …\n```\n"
         readme = f"# Brand new\n\nNobody has told the playground.\n\n{block}"
         (folder / "README.md").write_text(readme, encoding="utf-8")
         (found,) = httpx.get(f"{playground.url}/api/examples", timeout=LIMIT).json()
@@ -157,7 +157,7 @@ def test_a_step_that_goes_otherwise_is_told(configured: Settings, tmp_path: Path
     folder = tmp_path / "odd"
     folder.mkdir()
     (folder / "hello.py").write_text("print('goodbye')\nraise SystemExit(3)\n", encoding="utf-8")
-    blocks = [f"```console\n$ python odd/hello.py\n{line}\n```\n" for line in ("hello", "…")]
+    blocks = [f"```console\n# Terminal 1\n$ python odd/hello.py\n{line}\n```\n" for line in ("hello", "…")]
     readme = "\n".join(["# Odd\n\nIt differs.\n", *blocks])
     (folder / "README.md").write_text(readme, encoding="utf-8")
     with serving(configured, "--root", str(tmp_path)) as playground, playground.look(playground.open("odd")) as page:
@@ -166,7 +166,7 @@ def test_a_step_that_goes_otherwise_is_told(configured: Settings, tmp_path: Path
         state = page.until(
             lambda message: message["type"] == "state" and message["next"] == 2 and not message["playing"]
         )
-        assert state["remark"] == "terminal (exit code 3), where the README has exit code 0"
+        assert state["remark"] == "terminal 1 (exit code 3), where the README has exit code 0"
 
 
 def test_a_port_that_is_taken_and_a_broker_that_is_away_are_told(configured: Settings) -> None:

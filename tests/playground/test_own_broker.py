@@ -37,10 +37,10 @@ def lines(page: Page, wanted: str) -> None:
     page.until(lambda message: message["type"] == "terminal" and any(wanted in line for line in message["more"]))
 
 
-def done(page: Page, body: str) -> None:
-    """Publish a task by hand, and wait until the worker has done it."""
-    page.send(do="publish", exchange="", key="work_queue.tasks", headers="", body=body)
-    lines(page, f"Done with '{body}'")
+def cooked(page: Page, dish: str) -> None:
+    """Publish an order by hand, and wait until the cook has cooked it."""
+    page.send(do="publish", exchange="", key="dead_letters.orders", headers="", body=dish)
+    lines(page, f"Cooked '{dish}'")
 
 
 def restart(page: Page) -> None:
@@ -60,27 +60,28 @@ def restart(page: Page) -> None:
 
 
 def look_on(own_broker: OwnBroker, playground: Playground) -> None:
-    with playground.look(playground.open("work_queue")) as page:
+    # A robust consumer: a plain one would end with its connection.
+    with playground.look(playground.open("reliability/dead_letters")) as page:
         snapshot = page.until(lambda message: message["type"] == "snapshot")
-        # Nobody has told it so: it is known which broker `python -m broker up` has started.
+        # No option says so: it is known which broker `python -m broker up` has started.
         assert snapshot["ownBroker"]
         page.send(do="play", until=1)
-        lines(page, "Waiting for tasks")
+        lines(page, "Waiting for orders")
         state(page, trouble=False)
-        done(page, "before")
+        cooked(page, "before")
         time.sleep(SETTLED)
 
         assert own_broker.run("kill").code == 0
         state(page, trouble=True)
         # What the reader asks for meanwhile is refused in a line, and the page lives on.
-        page.send(do="publish", exchange="", key="work_queue.tasks", headers="", body="in between")
+        page.send(do="publish", exchange="", key="dead_letters.orders", headers="", body="in between")
         assert "RabbitMQ" in page.notice()
         assert own_broker.run("up").code == 0
         state(page, trouble=False)
-        done(page, "after the kill")
+        cooked(page, "after the kill")
 
         restart(page)
-        done(page, "after the restart")
+        cooked(page, "after the restart")
 
 
 def test_the_broker_is_restarted_and_killed_while_somebody_looks(own_broker: OwnBroker) -> None:
@@ -99,7 +100,7 @@ def test_the_server_ends_without_the_broker(own_broker: OwnBroker) -> None:
     with serving(own_broker.settings, environ=own_broker.environ) as playground:
         with playground.look(playground.open("work_queue")) as page:
             page.send(do="play", until=1)
-            lines(page, "Waiting for tasks")
+            lines(page, "waits for tasks")
             assert own_broker.run("down").code == 0
             state(page, trouble=True)
         playground.script.interrupt()

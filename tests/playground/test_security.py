@@ -160,10 +160,11 @@ def test_what_is_published_by_hand_is_checked(playground: Playground) -> None:
 
 def test_hostile_messages_are_text_and_do_no_harm(playground: Playground, tab: Any) -> None:
     """HTML, terminal escapes, what is no UTF-8, and 10 MB."""
-    tab.goto(f"{playground.url}/?example=work_queue")
+    # Its receiver shows whatever bytes it gets.
+    tab.goto(f"{playground.url}/?example=send_and_receive")
     tab.wait_for_selector("body[data-connected=yes]")
-    tab.click("#step")
-    tab.wait_for_selector("body[data-next='1'][data-playing=false]")
+    tab.evaluate("document.querySelector('#step-2 button').click()")
+    tab.wait_for_selector("body[data-next='3'][data-playing=false]")
     evil = (
         "<img src=x onerror=\"document.body.dataset.harmed='yes'\"><script>document.body.dataset.harmed='yes'</script>"
     )
@@ -171,13 +172,13 @@ def test_hostile_messages_are_text_and_do_no_harm(playground: Playground, tab: A
     with connect_to_broker("tests", own_vhost(playground)) as connection:
         channel = connection.channel()
         for body in bodies:
-            channel.basic_publish("", "work_queue.tasks", body)
+            channel.basic_publish("", "send_and_receive.hello", body)
         channel.exchange_declare(evil[:100], "fanout", durable=True)
         channel.queue_declare(evil[:100], durable=True)
         channel.queue_bind(evil[:100], evil[:100], routing_key=evil[:100])
         channel.basic_publish(evil[:100], evil[:100], evil.encode())
-    wait_until(lambda: int(tab.get_attribute("#stage", "data-published")) == 5, LIMIT)
-    wait_until(lambda: int(tab.get_attribute("#stage", "data-delivered")) >= 4, LIMIT)
+    wait_until(lambda: int(tab.get_attribute("#stage", "data-published")) == 6, LIMIT)
+    wait_until(lambda: int(tab.get_attribute("#stage", "data-delivered")) >= 5, LIMIT)
     wait_until(lambda: "\\x1b[2J" in tab.inner_text("#terminals"), LIMIT)
     assert "<img src=x" in tab.inner_text("#terminals")
     assert evil[:60] in tab.text_content("#stage")
@@ -193,7 +194,7 @@ def test_hostile_messages_are_text_and_do_no_harm(playground: Playground, tab: A
     # It still answers.
     tab.click("#tab-terminals")
     tab.click("#step")
-    tab.wait_for_selector("body[data-next='2'][data-playing=false]")
+    tab.wait_for_selector("body[data-next='4'][data-playing=false]")
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pika
@@ -96,8 +97,8 @@ def test_until_the_commit_no_queue_has_it(connection: Connection, channel: Block
     transaction.tx_select()
     transaction.basic_publish("", name, b"never", PERSISTENT)
     transaction.tx_rollback()
-    for body in (b"1", b"2"):
-        transaction.basic_publish("", name, body, PERSISTENT)
+    for number in (b"1", b"2"):
+        transaction.basic_publish("", name, number, PERSISTENT)
     if queue_type != "stream":
         assert count(channel, name) == 0
     transaction.tx_commit()
@@ -150,7 +151,9 @@ def test_a_transaction_returns_what_no_queue_takes_and_commits_the_rest(
     for key in (name, "nowhere"):
         transaction.basic_publish("", key, b"x", PERSISTENT, mandatory=True)
     transaction.tx_commit()
-    wait_until(lambda: connection.process_data_events() or returned)
+    deadline = time.monotonic() + 30
+    while not returned and time.monotonic() < deadline:
+        connection.process_data_events(time_limit=1)
     assert returned == ["nowhere"]
     assert count(channel, name) == 1
 

@@ -45,9 +45,9 @@ def test_it_plays_with_every_line_labelled(environ: dict[str, str]) -> None:
     done = tour(EXAMPLE, environ=environ)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert "receiver │ $ python send_and_receive/receive.py" in lines
-    assert "receiver │  [x] Received 'Hello World!'" in lines
-    assert "terminal │  [x] Sent 'Hello World!'" in lines
+    assert "2 receiver │ $ python send_and_receive/receive.py" in lines
+    assert "2 receiver │  [x] Received 'Hello World!'" in lines
+    assert "1          │  [x] Sent 'Hello World!'" in lines
     assert any(line.startswith(f"ok {EXAMPLE} (") for line in lines)
     told = [line for line in lines if " │ " in line]
     others = [line for line in lines if line and " │ " not in line]
@@ -92,7 +92,7 @@ def test_without_a_broker_it_says_so_in_one_line() -> None:
     [
         (
             (" [x] Received 'Hello World!'", " [x] Got 'Hello World!'"),
-            "receiver printed another line:  [x] Got 'Hello World!'",
+            "terminal 2 (receiver) printed another line:  [x] Got 'Hello World!'",
             ["- [x] Got 'Hello World!'", "+ [x] Received 'Hello World!'"],
         ),
         (
@@ -100,7 +100,7 @@ def test_without_a_broker_it_says_so_in_one_line() -> None:
                 "$ python send_and_receive/send.py Good morning",
                 "$ python send_and_receive/send.py --politely Good morning",
             ),
-            "terminal printed another line:  [x] Sent 'Good morning'",
+            "terminal 1 printed another line:  [x] Sent 'Good morning'",
             [
                 "- [x] Sent 'Good morning'",
                 "+error: unrecognized arguments: --politely; see send.py --help",
@@ -109,7 +109,7 @@ def test_without_a_broker_it_says_so_in_one_line() -> None:
         ),
         (
             ("$ python send_and_receive/send.py", "$ python send_and_receive/gone.py"),
-            "terminal printed another line:  [x] Sent 'Hello World!'",
+            "terminal 1 printed another line:  [x] Sent 'Hello World!'",
             ["- [x] Sent 'Hello World!'", "+(exit code 2)"],
         ),
     ],
@@ -131,7 +131,7 @@ def test_a_readme_that_has_rotted_is_red(
 
 def test_each_run_has_a_virtual_host_of_its_own(settings: Settings) -> None:
     code = "from common.config import Settings; print(Settings.load().vhost)"
-    scenario = parse(f"```console\n$ python -c '{code}'\n…\n```\n", "this/test.md")
+    scenario = parse(f"```console\n# Terminal 1\n$ python -c '{code}'\n…\n```\n", "this/test.md")
     seen = []
     with Management(settings, timeout=30) as api:
 
@@ -153,7 +153,7 @@ def test_each_run_has_a_virtual_host_of_its_own(settings: Settings) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_behind(settings: Settings, number: signal.Signals) -> None:
     with Script("-m", "tour", "work_queue", environ=environment(settings)) as script:
-        script.expect(r"\[\*\] Waiting for tasks")
+        script.expect(r"\[\*\] Worker \d+ waits for tasks")
         # The first, and the one that waits; others come and go.
         worker, *children = psutil.Process(script.pid).children()
         assert "work_queue/worker.py" in worker.cmdline()

@@ -195,7 +195,6 @@ RECEIVERS = [
     RECEIVE_REMINDERS,
     ANSWER_TICKETS,
     STOMP_COOK_AMQP,
-    ASYNCIO_WORKER,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
@@ -232,6 +231,8 @@ OTHERS = [
     FLOOD,
     COMPARE_LIMITS,
     RPC_SERVER,
+    # It shares a lesson's plain queue, which has no dead letters.
+    ASYNCIO_WORKER,
     *STREAMS,
 ]
 SCRIPTS = [

@@ -16,7 +16,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from tour.examples import Example
-from tour.scenario import Block, Command
+from tour.scenario import CTRL_C, Block, Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _typed(text: str) -> str:
     lines = []
     for line in text.splitlines():
         safe = html.escape(line)
-        lines.append(f"<b>{safe}</b>" if line.startswith("$ ") or line in ("^C", "^\\") else safe)
+        lines.append(f"<b>{safe}</b>" if line.startswith("$ ") or line == CTRL_C else safe)
     return "\n".join(lines)
 
 

@@ -195,11 +195,11 @@ RECEIVERS = [
     RECEIVE_REMINDERS,
     ANSWER_TICKETS,
     STOMP_COOK_AMQP,
-    ASYNCIO_WORKER,
 ]
 # They declare, but no text is given to them, and no message of a foreign client gets to them; or their messages have a
 # form of their own, and what is wrong with one is tested beside them.
 OTHERS = [
+    ASYNCIO_WORKER,
     RECEIVE,
     SEND_RUBBISH,
     WORKER,

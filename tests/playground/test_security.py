@@ -25,7 +25,8 @@ pytestmark = pytest.mark.xdist_group("playground")
 
 def own_vhost(playground: Playground) -> Settings:
     """Settings of the only session's virtual host."""
-    (vhost,) = wait_until(lambda: playground.vhosts() if len(playground.vhosts()) == 1 else None, LIMIT)
+    wait_until(lambda: len(playground.vhosts()) == 1, LIMIT)
+    (vhost,) = playground.vhosts()
     return replace(playground.configured, vhost=vhost)
 
 
@@ -137,7 +138,7 @@ def test_what_is_published_by_hand_is_checked(playground: Playground) -> None:
     with playground.look(playground.open("work_queue")) as page:
         ready(page)
         until_played(page, 1)
-        wrong = {
+        wrong: dict[str, dict[str, Any]] = {
             "the body is empty": {"body": ""},
             "larger than the 64 KiB": {"body": "x" * 70_000},
             "AMQP allows 255": {"key": "k" * 300},

@@ -48,8 +48,9 @@ class Lesson:
 
 
 def sources(root: Path, examples: Sequence[Example]) -> dict[str, Path]:
-    """The files that the page can show, by their path below ``root``: the examples' own, and ``common``'s."""
-    folders = [root / example.name for example in examples] + [root / "common"]
+    """The files that the page can show, by their path below ``root``: the examples' own, and those they stand on."""
+    shared = ("common", "extras", "robust_pika", "robust_pika/_io")
+    folders = [root / name for name in (*(example.name for example in examples), *shared)]
     return {path.relative_to(root).as_posix(): path for folder in folders for path in sorted(folder.glob("*.py"))}
 
 

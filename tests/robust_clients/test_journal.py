@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pika
@@ -15,9 +14,10 @@ from common.config import Settings
 from common.connection import connect
 from common.errors import ExitCode
 from extras.management import Management
-from tests.support.process import ROOT, Finished, Script, run_script
+from tests.support.process import Finished, Script, run_script
 from tests.support.queues import put, take
 
+ROOT = Path(__file__).resolve().parents[2]
 ORDERS = "robust_clients.orders"
 
 
@@ -35,7 +35,7 @@ def told(done: Finished, code: ExitCode, *words: str) -> None:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Path]:
+def journal(tmp_path: Path) -> Path:
     return tmp_path / "shop.journal"
 
 

@@ -16,12 +16,13 @@ from common.config import Settings
 from common.connection import Channel, connect
 from common.errors import ExitCode
 from tests.drills.brokers import Victim
-from tests.support.process import ROOT, Script, run_script, wait_until
+from tests.support.process import Script, run_script, wait_until
 from tests.support.proxy import Proxy
 from tests.support.queues import put, take
 from tests.support.report import Report
 from tour.vhost import environment
 
+ROOT = Path(__file__).resolve().parents[2]
 SECTION = "Robust clients"
 QUEUE = "work_queue.tasks"
 PLAIN = "work_queue/worker.py"
@@ -157,22 +158,24 @@ def test_what_the_tag_of_a_dead_channel_would_do_on_another_one(settings: Settin
     """The README says: acknowledge another task, which is lost, while the one that was done comes again."""
     put(channel, QUEUE, b"done", b"another")
     with connect("first", settings) as connection:
-        method, _properties, body = connection.channel().basic_get(QUEUE)
-        assert (method.delivery_tag, body) == (1, b"done")
-    second = connect("second", settings)
-    try:
-        consuming = second.channel()
-        wait_until(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count == 2)
-        # Whichever task comes first on the new channel: it has the tag 1.
-        first, _properties, body = channel.basic_get(QUEUE)
+        assert get(connection.channel()) == (1, b"done")
+    wait_until(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count == 2)
+    with connect("second", settings) as connection:
+        consuming = connection.channel()
+        # Another worker gets the task that was done. What comes on the new channel has the tag 1 again.
+        tag, body = get(channel)
         assert body == b"done"
-        another, _properties, body = consuming.basic_get(QUEUE)
-        assert (another.delivery_tag, body) == (1, b"another")
-        consuming.basic_ack(method.delivery_tag)
-        channel.basic_reject(first.delivery_tag, requeue=True)
-    finally:
-        second.close()
+        assert get(consuming) == (1, b"another")
+        consuming.basic_ack(1)
+        channel.basic_reject(tag, requeue=True)
     assert take_rest(channel) == [b"done"]
+
+
+def get(channel: Channel) -> tuple[int, bytes | None]:
+    """The next task, with its delivery tag."""
+    method, _properties, body = channel.basic_get(QUEUE)
+    assert method
+    return method.delivery_tag, body
 
 
 def take_rest(channel: Channel) -> list[bytes]:

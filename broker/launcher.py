@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -27,6 +26,7 @@ from broker.server import find_server, shared_plugins
 from common.config import ENV_FILE, Settings, SettingsError
 from common.connection import connect, server_version
 from common.console import say, warn
+from common.environment import variables
 from common.errors import ExitCode, Failure
 from extras.management import Management, ManagementFailure
 from robust_pika.errors import AccessRefused, VhostNotFound
@@ -317,8 +317,7 @@ class Launcher:
         """The ports of the settings, taken or not."""
         amqp = self.settings.addresses[0].port
         management = urlsplit(self.settings.management_url).port or 80
-        environ = {**(dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}), **os.environ}
-        return Ports.load(amqp, management, environ)
+        return Ports.load(amqp, management, variables(os.environ, ENV_FILE))
 
     # What was started.
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from common.config import SettingsError, beside
+from common.config import beside, whole_number
 
 # Below the range that Linux (32768) and macOS (49152) hand out to outgoing connections: a port from there could be
 # gone by the time a node is started again.
@@ -46,10 +46,8 @@ class Ports:
         ports = {}
         for name, default in asdict(cls()).items():
             variable = f"RABBITMQ_{name.upper()}_PORT"
-            text = environ.get(variable) or ""
-            if text and (not text.isdecimal() or not 0 < int(text) < 65536):
-                raise SettingsError(f"{variable} must be a whole number from 1 to 65535, not {text!r}")
-            ports[name] = int(text) if text else beside(amqp, default)
+            text = (environ.get(variable) or "").strip()
+            ports[name] = whole_number(variable, text, 1, 65535) if text else beside(amqp, default)
         return cls(**ports | {"amqp": amqp, "management": management})
 
     def taken(self, name: str, address: str) -> bool:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
-from common.errors import ExitCode, Failure
+from common.environment import SettingsError, variables
 from robust_pika.errors import InvalidSettings
 from robust_pika.settings import AMQP_PORTS, Address, ConnectionSettings, Tls, addresses
 
-__all__ = ["AMQP_PORTS", "OTHER_PORTS", "Address", "Settings", "SettingsError", "Tls", "beside", "port_field"]
+__all__ = [
+    "AMQP_PORTS",
+    "OTHER_PORTS",
+    "Address",
+    "Settings",
+    "SettingsError",
+    "Tls",
+    "beside",
+    "port_field",
+    "whole_number",
+]
 
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 DATABASE_FILE = ENV_FILE.with_name(".database.sqlite")
@@ -29,11 +37,10 @@ OTHER_PORTS = {
 }
 """RabbitMQ's ports for other protocols, without TLS and with it."""
 
+MOST_VHOST_BYTES = 255
+"""AMQP's limit for a name."""
 
-class SettingsError(Failure):
-    """A setting that cannot be used; the text names the variable."""
-
-    exit_code = ExitCode.CONFIG
+_HTTP_URL = re.compile(r"(https?://)([^\s/?#@]*@)?([^\s/?#@]+)((?:/[^\s?#@]*)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,12 +64,7 @@ class Settings(ConnectionSettings):
 
         Raises SettingsError, naming the variable and how to mend it.
         """
-        values = dict(os.environ if environ is None else environ)
-        if env_file is not None and env_file.is_file():
-            for name, value in dotenv_values(env_file).items():
-                if value is not None:
-                    values.setdefault(name, value)
-        return _Reader(values).settings()
+        return _Reader(variables(os.environ if environ is None else environ, env_file)).settings()
 
 
 def port_field(variable: str) -> str:
@@ -79,15 +81,26 @@ def beside(amqp: int, default: int, usual: int = AMQP_PORTS[0]) -> int:
     return moved if 1024 < moved < 65536 else default
 
 
+def whole_number(name: str, text: str, low: int, high: int) -> int:
+    """The value of a variable that is a whole number. Raises SettingsError."""
+    # int() would also take 5_672 and the digits of other scripts, which Docker Compose does not.
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise SettingsError(f"{name} must be a whole number from {low} to {high}, not {text[:40]!r}")
+    return int(text)
+
+
 class _Reader:
     def __init__(self, values: Mapping[str, str]) -> None:
         # An empty value means "not set": that is how shells and Compose unset a variable.
+        self.raw = {name: value for name, value in values.items() if value}
         self.values = {name: value.strip() for name, value in values.items() if value.strip()}
 
     def settings(self) -> Settings:
         default = Settings()
         target = self.by_url(default) if "AMQP_URL" in self.values else self.by_variables(default)
         first, tls = target["addresses"][0], target["tls"] is not None
+        if len(target["vhost"].encode()) > MOST_VHOST_BYTES:
+            raise SettingsError(f"the virtual host's name has more than {MOST_VHOST_BYTES} bytes in UTF-8")
         if tls:
             target["tls"] = self.tls()
         host = f"[{first.host}]" if ":" in first.host else first.host
@@ -96,12 +109,12 @@ class _Reader:
         return Settings(
             **target,
             management_url=self.http_url("RABBITMQ_MANAGEMENT_URL", management),
-            heartbeat=int(self.number("RABBITMQ_HEARTBEAT", default.heartbeat, 0, 65535, whole=True)),
-            prefetch=int(self.number("RABBITMQ_PREFETCH", default.prefetch, 1, 2000, whole=True)),
+            heartbeat=self.whole("RABBITMQ_HEARTBEAT", default.heartbeat, 0, 65535),
+            prefetch=self.whole("RABBITMQ_PREFETCH", default.prefetch, 1, 2000),
             connect_timeout=self.number("RABBITMQ_CONNECT_TIMEOUT", default.connect_timeout, 0.1, 3600),
             reconnect_timeout=self.number("RABBITMQ_RECONNECT_TIMEOUT", default.reconnect_timeout, 0.1, 86400),
             blocked_timeout=self.number("RABBITMQ_BLOCKED_TIMEOUT", default.blocked_timeout, 0.1, 86400),
-            database_url=self.values.get("DATABASE_URL", default.database_url),
+            database_url=self.database_url(default.database_url),
         )
 
     def by_url(self, default: Settings) -> dict[str, Any]:
@@ -121,13 +134,13 @@ class _Reader:
             )
         except InvalidSettings as error:
             raise SettingsError(f"RABBITMQ_HOST {error}") from None
-        vhost = self.values.get("RABBITMQ_VHOST", default.vhost)
+        vhost = self.raw.get("RABBITMQ_VHOST", default.vhost)
         return {"addresses": found, "tls": Tls() if tls else None, "vhost": vhost, **self.credentials(default)}
 
     def credentials(self, default: Settings) -> dict[str, str]:
         return {
-            "user": self.values.get("RABBITMQ_USER", default.user),
-            "password": self.values.get("RABBITMQ_PASSWORD", default.password),
+            "user": self.raw.get("RABBITMQ_USER", default.user),
+            "password": self.raw.get("RABBITMQ_PASSWORD", default.password),
         }
 
     def boolean(self, name: str, default: bool) -> bool:
@@ -140,21 +153,24 @@ class _Reader:
             raise SettingsError(f"{name} must be true or false, not {value!r}")
         return default
 
-    def number(self, name: str, default: float, low: float, high: float, *, whole: bool = False) -> float:
+    def number(self, name: str, default: float, low: float, high: float) -> float:
         text = self.values.get(name)
         if text is None:
             return default
         try:
-            value = int(text) if whole else float(text)
+            value = float(text)
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            kind = "a whole number" if whole else "a number"
-            raise SettingsError(f"{name} must be {kind} from {low:g} to {high:g}, not {text!r}")
+            raise SettingsError(f"{name} must be a number from {low:g} to {high:g}, not {text[:40]!r}")
         return value
 
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        text = self.values.get(name)
+        return default if text is None else whole_number(name, text, low, high)
+
     def port(self, name: str, default: int) -> int:
-        return int(self.number(name, default, 1, 65535, whole=True))
+        return self.whole(name, default, 1, 65535)
 
     def other_ports(self, amqp: int, tls: bool) -> dict[str, int]:
         """The fields of Settings that are the ports of other protocols."""
@@ -165,20 +181,45 @@ class _Reader:
         }
 
     def http_url(self, name: str, default: str) -> str:
-        value = self.values.get(name, default).rstrip("/")
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(f"{name} must be a URL such as http://localhost:15672")
+        parts = _HTTP_URL.fullmatch(self.values.get(name, default))
+        try:
+            if parts is None:
+                raise InvalidSettings
+            scheme, credentials, place, path = parts.groups(default="")
+            Address.parse(place, 80)
+        except InvalidSettings:
+            raise SettingsError(
+                f"{name} must be a URL such as http://localhost:15672; "
+                "in a user and a password, write / as %2F, ? as %3F, # as %23 and @ as %40"
+            ) from None
+        if not place.isascii():
+            # The form that every HTTP library takes.
+            host, colon, port = place.partition(":")
+            place = f"{host.encode('idna').decode()}{colon}{port}"
+        return f"{scheme.lower()}{credentials}{place}{path}".rstrip("/")
+
+    def database_url(self, default: str) -> str:
+        value = self.values.get("DATABASE_URL", default)
+        if not value.startswith("sqlite") and value.partition("?")[0].count("@") > 1:
+            # The first one would end the password, and the rest of it would be shown as the host.
+            raise SettingsError("DATABASE_URL has more than one @; in the user and password, write it as %40")
         return value
 
     def file(self, name: str) -> Path | None:
         value = self.values.get(name)
         if value is None:
             return None
-        path = Path(value).expanduser()
-        if not path.is_file():
-            raise SettingsError(f"{name} names a file that is not there: {path}")
-        return path
+        try:
+            path = Path(value).expanduser()
+            if path.is_file():
+                path.open("rb").close()
+                return path
+            why = "no such file"
+        except OSError as error:
+            why = str(error.strerror)
+        except RuntimeError:
+            why = "no such user"
+        raise SettingsError(f"{name} names a file that cannot be read: {value[:200]} ({why})")
 
     def tls(self) -> Tls:
         tls = Tls(self.file("RABBITMQ_CA_FILE"), self.file("RABBITMQ_CERT_FILE"), self.file("RABBITMQ_KEY_FILE"))

@@ -9,15 +9,16 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from pika.exceptions import AMQPError
 
 from common import messages
 from common.config import Settings
+from common.environment import as_utf8
 from common.errors import BadMessage, ExitCode, Failure, RobustPikaError, came_of_an_interrupt, described
 from robust_pika.explaining import explain
 
@@ -32,6 +33,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse would print the usage as well; one line is easier to read, and --help is one step away.
         self.exit(ExitCode.USAGE, f"error: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._as_utf8(word) for word in words], namespace)
+
+    def _as_utf8(self, word: str) -> str:
+        try:
+            return as_utf8(word)
+        except UnicodeError:
+            self.exit(ExitCode.DATA, f"error: the argument {word!a} is not valid UTF-8; send text in UTF-8\n")
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -111,8 +122,13 @@ def body_text(words: Sequence[str], default: str = "") -> str:
     if list(words) == ["-"]:
         if sys.stdin is None:
             raise BadMessage("standard input is closed; give it a text")
-        # One byte more than allowed is enough to know that it is too much.
-        body = sys.stdin.buffer.read(messages.MAX_BODY_BYTES + 1)
+        # A line feed at the end does not count, and one byte more is enough to know that it is too much.
+        body = sys.stdin.buffer.read(messages.MAX_BODY_BYTES + 2)
+        if len(body) > messages.MAX_BODY_BYTES + 1:
+            raise BadMessage(
+                f"standard input has more than the {messages.MAX_BODY_BYTES:,} bytes that RabbitMQ accepts; "
+                "store large data elsewhere and send where it is"
+            )
         try:
             text = body.decode("utf-8")
         except UnicodeDecodeError:

@@ -61,7 +61,9 @@ HINTS: dict[type[RobustPikaError], str] = {
     errors.HostNotFound: "check RABBITMQ_HOST or AMQP_URL",
     errors.LoginRefused: "check RABBITMQ_USER and RABBITMQ_PASSWORD or AMQP_URL",
     errors.VhostNotFound: "create it, or check RABBITMQ_VHOST or AMQP_URL",
-    errors.CertificateNotTrusted: "set RABBITMQ_CA_FILE",
+    errors.CertificateNotTrusted: "RABBITMQ_CA_FILE must name the certificate of the authority that signed it",
+    errors.CertificateDemanded: "check RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE",
+    errors.ClosedAfterTls: "check RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE",
     errors.NotRouted: "start its consumer",
     errors.NotTaken: "try again later",
 }

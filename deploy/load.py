@@ -1,4 +1,4 @@
-"""Publish at a steady rate, consume what is published, and count: what was confirmed and never came is lost.
+"""Publish at a steady rate, consume the same messages, and count: a confirmed message that does not arrive is lost.
 
 python -m deploy.load                            200 messages a second for a minute
 python -m deploy.load --rate 50 --seconds 10
@@ -18,17 +18,17 @@ from common.errors import ExitCode, Failure
 from robust_pika import Confirmation, DeclaringChannel, Message, Outcome, Publisher, consume
 
 CATCH_UP = 120.0
-"""Seconds that what is confirmed may take to come, after the last message was sent."""
+"""Seconds that confirmed messages may take to arrive, after the last message was sent."""
 
 
 class Lost(Failure):
-    """Messages that RabbitMQ has confirmed did not come; the text says how many."""
+    """Messages that RabbitMQ has confirmed did not arrive; the text says how many."""
 
     exit_code = ExitCode.DATA
 
 
 class Load:
-    """One run, on a queue of its own that is deleted afterwards; ``rate`` is in messages per second."""
+    """One run, on its own queue, which is deleted afterwards; ``rate`` is in messages per second."""
 
     def __init__(self, settings: Settings, rate: int, seconds: float) -> None:
         self._settings = settings
@@ -43,7 +43,7 @@ class Load:
         self._pause = 0.0
 
     def run(self) -> None:
-        """Publish and consume; print what is going on every ten seconds. Raises Lost if anything is missing."""
+        """Publish and consume; print the counts every ten seconds. Raises Lost if a message is missing."""
         consumer = threading.Thread(target=self._consume, name="consumer")
         consumer.start()
         try:

@@ -16,7 +16,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from tour.examples import Example
-from tour.scenario import Block, Command
+from tour.scenario import CTRL_C, Block, Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,9 @@ class Lesson:
 
 
 def sources(root: Path, examples: Sequence[Example]) -> dict[str, Path]:
-    """The files that the page can show, by their path below ``root``: the examples' own, and ``common``'s."""
-    folders = [root / example.name for example in examples] + [root / "common"]
+    """The files that the page can show, by their path below ``root``: the examples' own, and those they stand on."""
+    shared = ("common", "extras", "robust_pika", "robust_pika/_io")
+    folders = [root / name for name in (*(example.name for example in examples), *shared)]
     return {path.relative_to(root).as_posix(): path for folder in folders for path in sorted(folder.glob("*.py"))}
 
 
@@ -120,7 +121,7 @@ def _typed(text: str) -> str:
     lines = []
     for line in text.splitlines():
         safe = html.escape(line)
-        lines.append(f"<b>{safe}</b>" if line.startswith("$ ") or line in ("^C", "^\\") else safe)
+        lines.append(f"<b>{safe}</b>" if line.startswith("$ ") or line == CTRL_C else safe)
     return "\n".join(lines)
 
 

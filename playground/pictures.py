@@ -73,7 +73,7 @@ def make(browser: Browser, url: str, folder: Path) -> list[Path]:
     return [
         _film(browser, url, folder / "work_queue.gif"),
         _still(
-            browser, url, folder / "dead_letters.png", example="reliability/dead_letters", steps=6, size=(1280, 800)
+            browser, url, folder / "dead_letters.png", example="reliability/dead_letters", steps=9, size=(1280, 800)
         ),
         _still(browser, url, folder / "dark.png", example="topics", steps=4, size=(1280, 800), projected=True),
         _still(browser, url, folder / "phone.png", example="publish_subscribe", steps=3, size=(390, 800)),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from playground.terminals import Terminal, ended
-from tour.scenario import Block, Command, Exit, Key, Output, Press
+from tour.scenario import Block, Command, Exit, Output, Press
 from tour.varying import Memory
 
 _REAP = 15.0
@@ -58,10 +58,10 @@ async def play(stage: Stage, block: Block) -> str:
                 pressed = exited = False
             case Output():
                 told = await _expect(terminal, action, block.limit, stage.memory)
-            case Press(_, key):
+            case Press():
                 pressed = True
                 if terminal.running:
-                    terminal.quit() if key is Key.QUIT else terminal.interrupt()
+                    terminal.interrupt()
             case Exit(_, code):
                 exited = True
                 told = await _exit(terminal, code, block.limit)

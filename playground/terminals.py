@@ -17,7 +17,7 @@ from typing import Any
 from common import console
 from playground.identity import TERMINAL
 from playground.leftovers import marked
-from tour.scenario import Key
+from tour.scenario import CTRL_C
 from tour.terminal import Process
 
 KEPT_LINES = 400
@@ -166,14 +166,8 @@ class Terminal:
     def interrupt(self) -> None:
         """Ctrl-C."""
         if self.process and self.running:
-            self.note("^C")
-            self.process.press(Key.INTERRUPT)
-
-    def quit(self) -> None:
-        """Ctrl-\\."""
-        if self.process and self.running:
-            self.note("^\\")
-            self.process.press(Key.QUIT)
+            self.note(CTRL_C)
+            self.process.interrupt()
 
     def kill(self) -> None:
         """SIGKILL to it and its children; returns when they are gone. For any thread."""

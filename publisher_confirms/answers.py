@@ -33,7 +33,7 @@ def main() -> None:
     with connect("publisher_confirms/answers.py", Settings.load()) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
-        small, nowhere = topology.declare_small(channel, 1, "reject-publish"), "publisher_confirms.nowhere"
+        small, nowhere = topology.small_queue(channel, 1, "reject-publish"), "publisher_confirms.nowhere"
         console.say(f" [x] to a queue with room: {answer(channel, '', small)}")
         console.say(f" [x] to the same queue, which is full now: {answer(channel, '', small)}")
         console.say(f" [x] to no queue, mandatory: {answer(channel, '', nowhere)}")

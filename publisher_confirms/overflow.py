@@ -20,7 +20,7 @@ def main() -> None:
     with connect("publisher_confirms/overflow.py", Settings.load()) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
-        queue = topology.declare_small(channel, 3, overflow)
+        queue = topology.small_queue(channel, 3, overflow)
         for number in range(1, 6):
             text = messages.encode_text(f"message {number}")
             properties = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)

@@ -14,7 +14,7 @@ def declare(channel: Channel) -> str:
     return MEASURED
 
 
-def declare_small(channel: Channel, room: int, overflow: str = "reject-publish") -> str:
+def small_queue(channel: Channel, room: int, overflow: str) -> str:
     """Declare a queue for ``room`` messages that RabbitMQ deletes with the connection; return its name."""
     arguments = {"x-max-length": room, "x-overflow": overflow}
     # No name given: RabbitMQ chooses one.

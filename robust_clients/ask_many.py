@@ -31,7 +31,7 @@ def main() -> None:
             if len(calls) == IN_FLIGHT:
                 replies.append(client.wait(calls.popleft()).text())
             # hold: it is sent together with the next one, or when the client waits.
-            calls.append(client.send(QUEUE, question, deadline=30, hold=True))
+            calls.append(client.send(QUEUE, question, deadline=60, hold=True))
         replies.extend(client.wait(call).text() for call in calls)
     seconds = time.monotonic() - began
     console.say(f" [.] Got {', '.join(set(replies))}: {len(replies)} replies in {seconds:.1f} s")

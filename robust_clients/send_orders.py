@@ -36,14 +36,14 @@ def send(numbers: list[int], journal: Journal) -> None:
         with Publisher("robust_clients/send_orders.py", Settings.load(), declare=topology.declare_orders) as publisher:
             console.say(f" [*] Sender {os.getpid()} sends orders {ranges(numbers)}. To exit press CTRL+C")
             for number in numbers:
-                # Before it is sent: should we die now, the journal says that RabbitMQ may have this order.
+                # Before it is sent: if this program is killed now, the journal says that RabbitMQ may have the order.
                 journal.note("sent", number)
                 # Its id is always the same, so that a consumer can tell when it comes twice.
                 properties = messages.properties(message_id=f"order-{number}")
                 try:
                     confirmation = publisher.publish("", topology.ORDERS, messages.encode_text(str(number)), properties)
                 except NotConfirmed:
-                    break  # No more hope for those in flight, and the end of `with` says why.
+                    break  # It could not connect again; the end of `with` says why.
                 in_flight.append((number, confirmation))
                 note_confirmed(in_flight, journal)
     finally:

@@ -35,7 +35,7 @@ def begin(worker: Executor, channel: Channel, method: Basic.Deliver, _properties
         channel.basic_ack(method.delivery_tag)
 
     task = worker.submit(work, body)
-    # If this connection is gone by then, the call fails in the thread. Nobody misses it: the task comes again.
+    # If the connection is gone by then, this call fails on the thread, without effect. The task comes again.
     worker.submit(channel.connection.add_callback_threadsafe, settle)
 
 

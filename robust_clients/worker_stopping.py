@@ -55,7 +55,7 @@ def main() -> None:
                     while channel.is_open and not stops:
                         connection.process_data_events(time_limit=1)
                     channel.stop_consuming()  # no further task
-                    # The thread does this after the task in hand, and so the main thread does it after settle().
+                    # The thread's next job, after the task in hand: it has the channel closed, after settle().
                     worker.submit(connection.add_callback_threadsafe, channel.close)
                     while channel.is_open:
                         connection.process_data_events(time_limit=1)

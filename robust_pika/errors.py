@@ -73,7 +73,11 @@ class TlsFailure(ConnectionFailure):
 
 
 class CertificateNotTrusted(TlsFailure):
-    """The broker's certificate was not signed by an authority that is trusted here, or is for another name."""
+    """The broker's certificate was not signed by an authority that is trusted here."""
+
+
+class CertificateDemanded(TlsFailure):
+    """The broker demands a client certificate: none was given, or it does not trust the one that was."""
 
 
 class NotAmqp(ConnectionFailure):
@@ -87,6 +91,10 @@ class NoAnswer(NotAmqp):
     """
 
     transient = True
+
+
+class ClosedAfterTls(NoAnswer):
+    """The same behind TLS. So it may look, too, if a client certificate is demanded: CertificateDemanded is certain."""
 
 
 class PluginMissing(ConnectionFailure):

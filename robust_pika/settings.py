@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from robust_pika.errors import InvalidSettings
 
 AMQP_PORTS = (5672, 5671)
 """RabbitMQ's port without TLS and with it."""
 
-_URL = re.compile(r"(?i)(?P<scheme>amqps?)://(?P<authority>[^/?#]*)(?:/(?P<path>[^?#]*))?")
+_URL = re.compile(r"(?i)(?P<scheme>amqps?)://(?P<authority>[^/?#]*)(?P<rest>(?:/(?P<path>[^?#]*))?.*)", re.DOTALL)
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<name>[^\s:/?#@\[\]\\%]{1,253}))(?::(?P<port>[0-9]{0,5}))?")
 
 Own = TypeVar("Own", bound="ConnectionSettings")
 
@@ -30,15 +32,17 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, port: int) -> Address:
-        """Read ``host`` or ``host:port``; ``port`` is the default. Raises InvalidSettings."""
-        try:
-            parts = urlsplit(f"//{text.strip()}")
-            host, own = parts.hostname, parts.port
-        except ValueError:
-            host, own = None, None
-        if not host or own == 0:
-            raise InvalidSettings(f"has a host that cannot be read: {text!r}; write host or host:port")
-        return cls(host, own or port)
+        """Read ``host`` or ``host:port``; ``port`` is the default. Raises InvalidSettings.
+
+        Its text does not quote what was given: in a URL with a mistake, that may be the beginning of the password.
+        """
+        parts = _HOST.fullmatch(text.strip())
+        own = int(parts["port"] or port) if parts else 0
+        if parts is None or not 0 < own < 65536 or not _is_host(parts["ipv6"], parts["name"]):
+            raise InvalidSettings(
+                "has a host that cannot be read; write host or host:port, and an IPv6 address in brackets: [::1]"
+            )
+        return cls(parts["ipv6"] or parts["name"], own)
 
 
 @dataclass(frozen=True)
@@ -96,16 +100,22 @@ class ConnectionSettings:
         parts = _URL.match(url)
         if parts is None:
             raise InvalidSettings("must begin with amqp:// or amqps://, as in amqp://user:password@host/")
+        if "@" in parts["rest"] or "#" in parts["rest"]:
+            # Most likely a password that goes on behind the first of these characters.
+            raise InvalidSettings(
+                "has a / ? # or @ that ends a part of it too early; in the user, password and virtual host, "
+                "write / as %2F, ? as %3F, # as %23 and @ as %40"
+            )
         tls = parts["scheme"].lower() == "amqps"
         credentials, _, hosts = parts["authority"].rpartition("@")
         fields: dict[str, object] = {"tls": Tls() if tls else None}
         if credentials:
             user, _, password = credentials.partition(":")
-            fields |= {"user": unquote(user), "password": unquote(password)}
+            fields |= {"user": _decoded(user), "password": _decoded(password)}
         fields["addresses"] = addresses(hosts or "localhost", AMQP_PORTS[tls])
         # Without a path the virtual host is the default one. A path of "/" alone would be the virtual host with the
         # empty name, which does not exist, so it is read as the default, too.
-        fields["vhost"] = unquote(parts["path"] or "/")
+        fields["vhost"] = _decoded(parts["path"] or "/")
         return cls(**{**more, **fields})  # type: ignore[arg-type]  # the names and types are those of the fields
 
 
@@ -115,3 +125,26 @@ def addresses(hosts: str, port: int) -> tuple[Address, ...]:
     if not found:
         raise InvalidSettings("names no host; write for example localhost")
     return found
+
+
+def _is_host(ipv6: str | None, name: str | None) -> bool:
+    """Whether a socket can be asked for it: Python looks names up in the encoding of internationalized ones."""
+    try:
+        if ipv6 is not None:
+            ipaddress.IPv6Address(ipv6)
+        else:
+            (name or "").encode("idna")
+    except ValueError:
+        return False
+    return name is None or name.isprintable()
+
+
+def _decoded(text: str) -> str:
+    """A part of a URL without its percent-encoding. Raises InvalidSettings."""
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        decoded = "\0"
+    if "\0" in decoded:
+        raise InvalidSettings("has percent-encoded bytes that are no text in UTF-8; write ä, for example, as %C3%A4")
+    return decoded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tests.support.own_broker import OwnBroker
 from tests.support.report import Report
 from tour.examples import Example, examples
 from tour.player import Result, load, play
+from tour.scenario import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = examples(ROOT)
@@ -79,6 +81,13 @@ def test_it_happens_as_it_is_written_when_the_broker_restarts(
     result = play(scenario, own_broker.settings, own_broker=True)
     version = own_broker.run("status").out.split(" answers")[0]
     judge(result, len(scenario.blocks), report, f"a {version} that restarts")
+
+
+def test_the_example_for_contributors_happens_as_it_is_written(configured: Settings, report: Report) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (shown,) = (found for found in re.findall(r"^````markdown\n(.*?)^````$", text, re.M | re.S) if "console" in found)
+    scenario = parse(shown, "CONTRIBUTING.md")
+    judge(play(scenario, configured), len(scenario.blocks), report, "the broker of the tests")
 
 
 def test_no_other_text_promises_what_is_not_played() -> None:

@@ -42,9 +42,7 @@ def not_rabbitmq(settings: Settings) -> Iterator[Settings]:
 @contextmanager
 def declared_otherwise(settings: Settings) -> Iterator[Settings]:
     with connect("tests.troubleshooting", settings) as connection:
-        connection.channel().queue_declare(
-            "send_and_receive.hello", durable=True, arguments={"x-queue-type": "classic"}
-        )
+        connection.channel().queue_declare("send_and_receive.hello", durable=True, arguments={"x-max-length": 1})
     yield settings
 
 

@@ -32,7 +32,7 @@ from tour.player import (
     Typed,
     play,
 )
-from tour.scenario import Scenario
+from tour.scenario import CTRL_C, Scenario
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan", "bright_magenta")
 
@@ -53,8 +53,8 @@ class Screen:
                 self.labelled(terminal, Text(f"$ {command}", "bold"))
             case Printed(terminal, line):
                 self.labelled(terminal, Text(console.printable(line)))
-            case Pressed(terminal, key):
-                self.labelled(terminal, Text(key.value, "bold"))
+            case Pressed(terminal):
+                self.labelled(terminal, Text(CTRL_C, "bold"))
             case Ended(terminal, code) if code:
                 self.labelled(terminal, Text(f"(exit code {code})", "dim"))
             case Skipped(reason):

@@ -18,7 +18,7 @@ from common.config import Settings
 from common.errors import ExitCode, Failure
 from extras.management import Management
 from tour.report import Mismatch, diff
-from tour.scenario import Action, AnyLines, Block, Command, Exit, Key, Output, Press, Scenario, parse
+from tour.scenario import CTRL_C, Action, AnyLines, Block, Command, Exit, Output, Press, Scenario, parse
 from tour.terminal import CommandError, Process, Terminal
 from tour.varying import Memory
 from tour.vhost import environment, fresh_vhost
@@ -54,10 +54,9 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
-    """A key was pressed."""
+    """Ctrl-C was pressed."""
 
     terminal: str
-    key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +232,7 @@ class _Turn:
                 case AnyLines():
                     terminal.anything = True
                 case Press():
-                    yield from self.press(action)
+                    yield from self.press()
                 case Exit():
                     yield from self.ended(action)
             self.done += 1
@@ -273,15 +272,15 @@ class _Turn:
                 raise self.mismatch(f"cannot do this: {text} (the program has ended)")
             victim.stopped, victim.killed = text, command.merciless
 
-    def press(self, press: Press) -> Iterator[Event]:
+    def press(self) -> Iterator[Event]:
         terminal = self.terminal
         yield from self.player.pump(0)
         if terminal.code is not None:
-            raise self.mismatch(f"ended (exit code {terminal.code}) before {press.key.value}")
-        terminal.stopped, terminal.killed = press.key.value, press.key is Key.QUIT
-        yield Pressed(terminal.label, press.key)
+            raise self.mismatch(f"ended (exit code {terminal.code}) before {CTRL_C}")
+        terminal.stopped = CTRL_C
+        yield Pressed(terminal.label)
         assert terminal.process is not None
-        terminal.process.press(press.key)
+        terminal.process.interrupt()
 
     def expect(self, output: Output) -> Iterator[Event]:
         terminal = self.terminal

@@ -12,7 +12,7 @@ identity: a later block of the same number goes on in it. The words after ``cons
 A line of a block is one of:
 
 - ``$ command``: typed. One that ends with a backslash goes on in the next line;
-- ``^C``, ``^\\``: the key, pressed. The first asks the program to stop, the second ends it at once;
+- ``^C``: Ctrl-C is pressed, which asks the program to stop;
 - ``…``: any number of lines, none included; inside a line it stands for anything, nothing included;
 - ``(exit code 69)``: the command before has returned with this code rather than 0;
 - anything else: the next line that is printed. Blanks at its end and blank lines do not count.
@@ -31,7 +31,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -39,6 +38,7 @@ from markdown_it.token import Token
 from common.errors import ExitCode, Failure
 from tour.varying import ANYTHING, Varying, line_pattern
 
+CTRL_C = "^C"
 DEFAULT_LIMIT = 30.0
 
 
@@ -46,13 +46,6 @@ class ScenarioError(Failure):
     """A scenario that cannot be played as it is written; the text names the line."""
 
     exit_code = ExitCode.CONFIG
-
-
-class Key(Enum):
-    """A key that a reader presses together with Ctrl."""
-
-    INTERRUPT = "^C"
-    QUIT = "^\\"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +89,9 @@ class AnyLines:
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """A pressed key."""
+    """Ctrl-C is pressed."""
 
     number: int
-    key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +114,8 @@ def as_written(action: Action) -> str:
             return text
         case AnyLines():
             return ANYTHING
-        case Press(_, key):
-            return key.value
+        case Press():
+            return CTRL_C
         case Exit(_, code):
             return f"(exit code {code})"
 
@@ -343,8 +335,10 @@ class _BlockReader:
                     rest = re.sub("^ *>? *", "", more).rstrip()
                     command = f"{command[:-1].rstrip()} {rest}".rstrip()
                 yield Command(number, command)
-            elif text in ("^C", "^\\"):
-                yield Press(number, Key(text))
+            elif text == CTRL_C:
+                yield Press(number)
+            elif re.fullmatch(r"\^.", text):
+                raise self.error(number, f"{text} is no key of a scenario: {CTRL_C} stops a program, kill -9 ends it")
             elif text.strip() == ANYTHING:
                 yield AnyLines(number)
             elif match := re.fullmatch(r"\(exit code (\d+)\)", text):

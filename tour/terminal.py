@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -19,13 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import ExitCode, Failure
-from tour.scenario import Block, Key
+from tour.scenario import Block
 
-_SIGNALS = {Key.INTERRUPT: signal.SIGINT, Key.QUIT: signal.SIGQUIT}
-# A program that a shell starts in the background ignores these two, and so would its children.
+# A program that a shell starts in the background ignores SIGINT, and so would its children.
 _LISTENING = (
-    "import os, signal, sys; [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGQUIT)]; "
-    "os.execvp(sys.argv[1], sys.argv[1:])"
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 )
 _DRAIN = 1.0
 _REAP = 10.0
@@ -61,7 +58,7 @@ class Process:
         values.update(extra)
         if shutil.which(argv[0], path=values["PATH"]) is None and os.sep not in argv[0]:
             raise CommandError(f"cannot run {command!r}: {os.strerror(errno.ENOENT)}")
-        if any(signal.getsignal(number) == signal.SIG_IGN for number in _SIGNALS.values()):
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             argv = [sys.executable, "-c", _LISTENING, *argv]
         self._on_line, self._on_exit = on_line, on_exit
         self._lock = threading.Lock()
@@ -85,13 +82,9 @@ class Process:
         self._waiter = threading.Thread(target=self._wait, name=f"wait for {argv[0]}", daemon=True)
         self._waiter.start()
 
-    def press(self, key: Key) -> None:
-        """Send the signal of ``key`` to the command and its children, as a terminal does."""
-        if key is Key.QUIT and hasattr(resource, "prlimit"):
-            # A core file in the reader's folder would be no help.
-            with suppress(OSError):
-                resource.prlimit(self._popen.pid, resource.RLIMIT_CORE, (0, 0))
-        self._signal(_SIGNALS[key])
+    def interrupt(self) -> None:
+        """Send SIGINT to the command and its children, as a terminal does when Ctrl-C is pressed."""
+        self._signal(signal.SIGINT)
 
     def owns(self, pid: int) -> bool:
         """Whether this is the id of the command, or of one of its children, and it still runs."""

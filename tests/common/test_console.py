@@ -89,10 +89,12 @@ def refused(done: Done) -> str:
         (["-"], b"\n", "empty"),
         ([b"caf\xe9"], None, "not valid UTF-8"),
         (["-"], b"caf\xe9", "not UTF-8"),
-        (["-"], b"x" * (MAX_BODY_BYTES + 1), "more than the 16,777,216"),
-        (["-"], b"x" * (20 * 1024 * 1024), "more than the 16,777,216"),
+        (["-"], b"x" * (MAX_BODY_BYTES + 1), "the text has 16,777,217 bytes, more than the 16,777,216"),
+        (["-"], b"x" * (17 * 1024 * 1024), "standard input has more than the 16,777,216 bytes"),
+        # What is read of it ends in the middle of a letter.
+        (["-"], "xé".encode() * (9 * 1024 * 1024), "standard input has more than the 16,777,216 bytes"),
     ],
-    ids=["empty", "no input", "an empty line", "Latin-1", "Latin-1 input", "too large", "20 MiB"],
+    ids=["empty", "no input", "an empty line", "Latin-1", "Latin-1 input", "too large", "17 MiB", "27 MiB"],
 )
 def test_a_body_that_cannot_be_sent(
     script: Callable[[str], list[str]], words: list[str], stdin: bytes | None, told: str
@@ -102,9 +104,34 @@ def test_a_body_that_cannot_be_sent(
     assert done.returncode == ExitCode.DATA
 
 
-def test_the_largest_body_is_taken(script: Callable[[str], list[str]]) -> None:
-    done = run([*script(WORDS), "-"], b"x" * MAX_BODY_BYTES)
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_largest_body_is_taken(script: Callable[[str], list[str]], end: bytes) -> None:
+    done = run([*script(WORDS), "-"], b"x" * MAX_BODY_BYTES + end)
     assert (done.returncode, len(done.stdout)) == (0, MAX_BODY_BYTES + 1)
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_utf_8_is_understood_whatever_the_locale(script: Callable[[str], list[str]]) -> None:
+    command = script("""
+        from common.config import Settings
+        parser = console.parser(__doc__)
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("--key")
+        arguments = parser.parse_args()
+        texts = [console.body_text(arguments.words), arguments.key, Settings.load().password]
+        sys.stdout.buffer.write(" ".join(texts).encode())
+    """)
+    done = run([*command, "é", "✓", "--key", "ü"], None, **ASCII, RABBITMQ_PASSWORD="ö")
+    assert (done.stdout.decode(), done.stderr) == ("é ✓ ü ö", b"")
+
+
+@pytest.mark.parametrize("environ", [{}, ASCII], ids=["UTF-8", "ASCII"])
+def test_no_argument_may_be_anything_else(script: Callable[[str], list[str]], environ: dict[str, str]) -> None:
+    done = run([*script(WORDS), "--wait", b"\xe9"], None, **environ)  # type: ignore[list-item]
+    assert refused(done) == "error: the argument '\\udce9' is not valid UTF-8; send text in UTF-8\n"
+    assert done.returncode == ExitCode.DATA
 
 
 def test_standard_input_that_is_closed(script: Callable[[str], list[str]]) -> None:

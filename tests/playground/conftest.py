@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from playwright.sync_api import sync_playwright
+from websockets import Origin
 from websockets.sync.client import ClientConnection, connect
 
 from common.config import Settings
@@ -76,9 +77,9 @@ class Playground:
         """Look at a session, as a page does."""
         with connect(
             f"ws://{self.host}/ws?session={session}",
-            origin=self.url,
+            origin=Origin(self.url),
             max_size=None,
-            open_timeout=LIMIT,  # type: ignore[arg-type]
+            open_timeout=LIMIT,
             # A busy machine may take its time to answer.
             ping_interval=None,
         ) as socket:

@@ -18,7 +18,8 @@ import pytest
 
 from common.config import Settings
 from tests.playground.conftest import LIMIT, Playground, serving
-from tests.support.process import ROOT, wait_until
+from tests.support.forked import ROOT
+from tests.support.process import wait_until
 from tests.support.report import Report
 from tour.vhost import environment
 

@@ -96,9 +96,9 @@ def test_the_next_start_removes_what_a_dead_server_has_left(configured: Settings
             assert {f"{name}.1" for name in ours} & users == {f"{name}.1" for name in ours[1:]}
         finally:
             for name in ours:
-                for path in (("vhosts", name), ("users", f"{name}.1")):
-                    if path[0] == "users" or name in {item.name for item in api.vhosts()}:
-                        remove(api, *path)
+                if name in {item.name for item in api.vhosts()}:
+                    remove(api, "vhosts", name)
+                remove(api, "users", f"{name}.1")
 
 
 def test_it_waits_for_a_broker_that_is_just_starting(configured: Settings) -> None:
@@ -167,6 +167,30 @@ def test_a_step_that_goes_otherwise_is_told(configured: Settings, tmp_path: Path
             lambda message: message["type"] == "state" and message["next"] == 2 and not message["playing"]
         )
         assert state["remark"] == "terminal 1 (exit code 3), where the README has exit code 0"
+
+
+def test_a_step_that_kills_what_the_reader_has_killed(configured: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    script = "import os, time\nprint('I am', os.getpid(), flush=True)\ntime.sleep(300)\n"
+    (folder / "hello.py").write_text(script, encoding="utf-8")
+    blocks = [
+        "<!-- varies: 4711 ~ \\d+ -->\n```console\n# Terminal 1: worker\n$ python odd/hello.py\nI am 4711\n```\n",
+        "```console\n# Terminal 2\n$ kill -9 4711\n```\n",
+    ]
+    (folder / "README.md").write_text("\n".join(["# Odd\n\nIt kills.\n", *blocks * 2]), encoding="utf-8")
+    with serving(configured, "--root", str(tmp_path)) as playground, playground.look(playground.open("odd")) as page:
+        begin(page, 2)
+        wait_until(lambda: playground.children() == [], LIMIT)
+        page.send(do="step")
+        page.until(lambda message: message["type"] == "state" and message["next"] == 3 and not message["playing"])
+        page.send(do="kill", terminal="1")
+        wait_until(lambda: playground.children() == [], LIMIT)
+        page.send(do="step")
+        state = page.until(
+            lambda message: message["type"] == "state" and message["next"] == 4 and not message["playing"]
+        )
+        assert state["remark"].endswith(" would kill nothing: the program has ended, or was started again")
 
 
 def test_a_port_that_is_taken_and_a_broker_that_is_away_are_told(configured: Settings) -> None:

@@ -39,7 +39,7 @@ def lines(page: Page, wanted: str) -> None:
 
 def cooked(page: Page, dish: str) -> None:
     """Publish an order by hand, and wait until the cook has cooked it."""
-    page.send(do="publish", exchange="", key="dead_letters.orders", headers="", body=dish)
+    page.send(do="publish", exchange="", key="dead_letters.plain", headers="", body=dish)
     lines(page, f"Cooked '{dish}'")
 
 
@@ -74,7 +74,7 @@ def look_on(own_broker: OwnBroker, playground: Playground) -> None:
         assert own_broker.run("kill").code == 0
         state(page, trouble=True)
         # What the reader asks for meanwhile is refused in a line, and the page lives on.
-        page.send(do="publish", exchange="", key="dead_letters.orders", headers="", body="in between")
+        page.send(do="publish", exchange="", key="dead_letters.plain", headers="", body="in between")
         assert "RabbitMQ" in page.notice()
         assert own_broker.run("up").code == 0
         state(page, trouble=False)

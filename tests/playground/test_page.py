@@ -177,7 +177,7 @@ def test_a_message_of_ones_own_a_replay_and_a_full_queue(tab: Any, playground: P
 
 def test_a_dead_letter_is_seen_going_where_it_goes(tab: Any, playground: Playground) -> None:
     start(tab, playground, "reliability/dead_letters")
-    play(tab, 3)
+    play(tab, 7)
     wait_until(lambda: dots(tab).get("dead", 0) == 2, LIMIT)
     wait_until(lambda: tab.get_attribute(".node[data-id='q:dead_letters.orders.dead_letters']", "data-ready") == "2")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from playground import pictures
 from tests.playground.conftest import Playground
-from tests.support.process import ROOT
+from tests.support.forked import ROOT
 
 README = ROOT / "playground" / "README.md"
 

@@ -40,17 +40,16 @@ def test_a_server_is_killed(environ: dict[str, str], report: Report) -> None:
 
 @pytest.mark.timeout(120)
 def test_five_cuts(settings: Settings, environ: dict[str, str]) -> None:
-    with (
-        Script(SERVER, environ=environ) as server,
-        Proxy(settings.addresses[0]) as proxy,
-        Script(ASK, "20", environ=environment(replace(settings, addresses=(proxy.address,)))) as client,
-    ):
-        for number in range(5):
-            wait_until(lambda: answered(server) > 50 + 200 * number, every=0.01)  # noqa: B023  called here only
-            assert wait_until(proxy.cut) == 1
-            client.expect(r"connected again, calls asked again: \d+")
-        client.expect(r"Got 6765: 1000 replies in ", limit=60)
-        assert client.wait() == 0
+    with Script(SERVER, environ=environ) as server, Proxy(settings.addresses[0]) as proxy:
+        server.expect("waits for requests")
+        cut_environ = environment(replace(settings, addresses=(proxy.address,)))
+        with Script(ASK, "--count", "500", "20", environ=cut_environ) as client:
+            for number in range(5):
+                wait_until(lambda: answered(server) > 20 + 100 * number, every=0.01)  # noqa: B023  called here only
+                assert wait_until(proxy.cut) == 1
+                client.expect(r"connected again, calls asked again: \d+")
+            client.expect(r"Got 6765: 500 replies in ", limit=60)
+            assert client.wait() == 0
 
 
 def test_without_a_server(environ: dict[str, str]) -> None:

@@ -306,6 +306,13 @@ def test_a_connection_that_breaks_ends_the_script_with_one_line(
         assert re.fullmatch(r"error: the connection to RabbitMQ at .+ broke: .+", running.lines[1])
 
 
+def test_a_queue_that_is_declared_otherwise(channel: BlockingChannel, environ: dict[str, str]) -> None:
+    channel.queue_declare(QUEUE, durable=True)
+    result = run_script(SERVER, environ=environ)
+    assert (result.code, result.out) == (ExitCode.DECLARED_OTHERWISE, "")
+    assert re.fullmatch(r"error: queue 'rpc.requests' exists with another 'auto_delete'; delete it .+\n", result.err)
+
+
 # The command line
 
 

@@ -41,13 +41,13 @@ class Authority:
             *("-days", "2", "-extfile", str(self._extensions("ca", "basicConstraints=critical,CA:true"))),
         )
 
-    def issue(self, name: str, alternatives: str) -> Pair:
-        """A certificate for ``alternatives``, such as "DNS:localhost,IP:127.0.0.1"."""
+    def issue(self, name: str, alternatives: str, days: int = 2) -> Pair:
+        """A certificate for ``alternatives``, such as "DNS:localhost,IP:127.0.0.1"; with negative ``days``, expired."""
         request = self._request(name, f"/CN={name}")
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         _openssl(
             *("x509", "-req", "-in", str(request), "-CA", str(self.ca), "-CAkey", str(self._folder / "ca.key")),
-            *("-CAcreateserial", "-out", str(pair.cert), "-days", "2"),
+            *("-CAcreateserial", "-out", str(pair.cert), "-days", str(days)),
             *("-extfile", str(self._extensions(name, f"subjectAltName={alternatives}"))),
         )
         return pair
@@ -69,12 +69,16 @@ class Authority:
 class TlsProxy:
     """Ends TLS on a port of its own and passes what is inside to ``target``; use it with ``with``."""
 
-    def __init__(self, target: Address, own: Pair, *, client_ca: Path | None = None) -> None:
+    def __init__(
+        self, target: Address, own: Pair, *, client_ca: Path | None = None, version: ssl.TLSVersion | None = None
+    ) -> None:
         self._target = target
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
         self._context.load_cert_chain(own.cert, own.key)
         if client_ca is not None:
             self._context.verify_mode = ssl.CERT_REQUIRED
+        if version is not None:
+            self._context.minimum_version = self._context.maximum_version = version
         self._loop = asyncio.new_event_loop()
         # A client that we turn away is what some tests are about: asyncio need not report it.
         self._loop.set_exception_handler(lambda _loop, _context: None)

@@ -10,7 +10,6 @@ from tour.scenario import (
     Block,
     Command,
     Exit,
-    Key,
     Output,
     Press,
     ScenarioError,
@@ -58,7 +57,7 @@ ok
    ```console
    # Terminal 1: another worker
    $ python worker.py
-   ^\\
+   ^C
    ```
 
 Not fenced at all:
@@ -96,7 +95,7 @@ def test_a_readme_is_read() -> None:
         Command(11, "python worker.py"),
         Output(12, " [*] Worker 4711 waits", (Varying("4711", r"\d+"),)),
         Output(14, " [x] Done in … s"),
-        Press(15, Key.INTERRUPT),
+        Press(15),
     )
     assert first.limit == DEFAULT_LIMIT
     assert not first.own_broker
@@ -110,8 +109,8 @@ def test_a_readme_is_read() -> None:
     )
     assert second.limit == 90
     assert (third.line, third.label) == (36, "1 another worker")
-    assert third.actions == (Command(38, "python worker.py"), Press(39, Key.QUIT))
-    assert [as_written(action) for action in third.actions] == ["$ python worker.py", "^\\"]
+    assert third.actions == (Command(38, "python worker.py"), Press(39))
+    assert [as_written(action) for action in third.actions] == ["$ python worker.py", "^C"]
 
 
 def test_what_a_block_needs_its_whole_section_needs() -> None:
@@ -172,6 +171,7 @@ def test_lines_that_fit(expected: str, seen: str, fits: bool) -> None:
         ("colour=red", "$ x", "README.md:1: 'colour=red' after 'console' is not understood"),
         ("", "$ ", "README.md:3: nothing is typed"),
         ("", "$", "README.md:3: nothing is typed"),
+        ("", "$ x\n^\\", "README.md:4: ^\\ is no key of a scenario: ^C stops a program, kill -9 ends it"),
     ],
 )
 def test_what_cannot_be_played_is_told_with_its_line(words: str, text: str, told: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from common.config import Settings
 from extras.management import Management
-from tests.support.process import ROOT, Finished, Script, run_script, wait_until
+from tests.support.forked import ROOT
+from tests.support.process import Finished, Script, run_script, wait_until
 from tour.player import Event, Printed, load, play
 from tour.scenario import parse
 from tour.vhost import environment

@@ -13,10 +13,10 @@ from robust_pika import DeclaringChannel, Message, Outcome, consume
 
 def read(message: Message) -> Outcome:
     """Say what has come, and with what."""
-    told = message.properties
-    lasting = "persistent" if told.delivery_mode == 2 else "transient"
+    properties = message.properties
+    lasting = "persistent" if properties.delivery_mode == 2 else "transient"
     console.say(f" [x] Received {message.text()!r}")
-    console.say(f"     {lasting}, content type {told.content_type}, headers {told.headers}")
+    console.say(f"     {lasting}, content type {properties.content_type}, headers {properties.headers}")
     return Outcome.ACK
 
 

@@ -1,4 +1,4 @@
-"""Post a letter with AMQP 1.0, and tell RabbitMQ's outcome. Its pair is receive.py or receive_amqp.py.
+"""Post a letter with AMQP 1.0, and print RabbitMQ's outcome. Its pair is receive.py or receive_amqp.py.
 
 python protocols/amqp_1_0/send.py Dear all
 python protocols/amqp_1_0/send.py --count 150 Dear all     numbered letters; the queue has room for a hundred
@@ -39,7 +39,7 @@ def outcome(publisher: Publisher, text: str, content_type: str, sender: str) -> 
         messages.encode_text(text),
         # The body is bytes as they are. Otherwise they would travel as a value of AMQP's own types.
         inferred=True,
-        # Since 4.2, RabbitMQ takes what does not say so for transient.
+        # Since 4.2, a message without it is transient.
         durable=True,
         id=str(uuid.uuid4()),
         content_type=content_type,

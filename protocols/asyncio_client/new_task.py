@@ -63,8 +63,8 @@ def main() -> None:
 
         async def publish_some(channel: AbstractChannel, tasks: Iterator[str]) -> None:
             nonlocal done
-            # All of them share one iterator: whoever has a confirm takes the next task. That is the back pressure:
-            # there are never more tasks on their way, or in memory, than there are publishers.
+            # All of them share one iterator: each takes the next task when it has its confirm. That is the back
+            # pressure: there are never more unconfirmed tasks, or tasks in memory, than there are publishers.
             for task in tasks:
                 await publish(channel, task, settings)
                 done += 1

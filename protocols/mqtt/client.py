@@ -1,7 +1,7 @@
 """MQTT with our settings, through paho, and what goes wrong there as one readable line.
 
-paho can run a thread of its own. But it swallows what a callback raises there, and calls a broker that refuses us for
-ever. So its loop runs here, on the thread that waits, and what a callback raises is raised there.
+paho can run its loop on another thread. But there it drops what a callback raises, and it never stops calling a broker
+that refuses us. So its loop runs here, on the thread that waits, and what a callback raises is raised there.
 """
 
 import time
@@ -245,8 +245,8 @@ def connected(
 ) -> Iterator[Link]:
     """A Link in MQTT 5 if the broker speaks it (from RabbitMQ 3.13 on), else in MQTT 3.1.1.
 
-    With a ``session``, RabbitMQ keeps what it has for that name while nobody is connected. ``prepare`` is called before
-    the connection is opened: a last will is part of it. Raises a ConnectionFailure whose text is one readable line.
+    With a ``session``, RabbitMQ keeps what it has for that name while no client is connected. ``prepare`` is called
+    before the connection is opened: a last will is part of it. Raises a ConnectionFailure with one readable line.
     """
     if ":" in settings.user:
         raise SettingsError("MQTT takes what precedes a colon for the virtual host; RABBITMQ_USER may not have one")

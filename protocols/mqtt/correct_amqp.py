@@ -2,7 +2,7 @@
 
 python protocols/mqtt/correct_amqp.py cellar -0.5
 
-The sensor must be on; if it is not, RabbitMQ returns the message, and that is told.
+The sensor must be on; if it is not, RabbitMQ returns the message, and this script ends with an error.
 """
 
 import argparse

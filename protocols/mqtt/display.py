@@ -27,7 +27,7 @@ def show(message: MQTTMessage) -> None:
     try:
         found = reading.decode(message.payload)
     except BadMessage as failure:
-        # Anybody may publish to a topic; MQTT has no dead letters, so it is told and dropped.
+        # Anybody may publish to a topic; MQTT has no dead letters, so the display prints a line and drops it.
         console.warn(f"dropped from {message.topic}: {failure}")
         return
     console.say(f" [x] {sensor}, reading {found.number}: {found.celsius:.1f} °C")
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         "sensors", nargs="*", type=reading.sensor_name, metavar="NAME", help="whom to show; all if none is named"
     )
-    parser.add_argument("--session", type=reading.sensor_name, metavar="NAME", help="be remembered under this name")
+    parser.add_argument("--session", type=reading.sensor_name, metavar="NAME", help="keep what comes meanwhile")
     arguments = parser.parse_args()
 
     def prepare(paho: Client) -> None:

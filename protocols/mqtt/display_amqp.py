@@ -17,12 +17,12 @@ def work(message: Message) -> Outcome:
     """Show one reading. What is none goes to the dead letters."""
     found = reading.decode(message.body)
     console.say(f" [x] {message.routing_key}, reading {found.number}: {found.celsius:.1f} °C")
-    told = message.properties
+    properties = message.properties
     # QoS 0 arrives as transient, QoS 1 as persistent.
-    kind = "persistent" if told.delivery_mode == 2 else "transient"
-    # Headers of the broker's own begin with x-.
-    headers = {name: value for name, value in (told.headers or {}).items() if not name.startswith("x-")}
-    console.say(f"     {kind}, content type {told.content_type}, headers {headers}")
+    kind = "persistent" if properties.delivery_mode == 2 else "transient"
+    # RabbitMQ's headers begin with x-.
+    headers = {name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")}
+    console.say(f"     {kind}, content type {properties.content_type}, headers {headers}")
     return Outcome.ACK
 
 

@@ -1,4 +1,4 @@
-"""Publish one text to any topic, with MQTT. Its pair is whoever subscribes to that topic.
+"""Publish one text to any topic, with MQTT. Its pair is any client that subscribes to that topic.
 
 python protocols/mqtt/publish.py mqtt/hall/state "on fire" --retain
 cat report.txt | python protocols/mqtt/publish.py mqtt/hall/report -

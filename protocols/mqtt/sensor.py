@@ -32,13 +32,13 @@ def details(sensor: str) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)
     properties.ContentType = "application/json"
     properties.UserProperty = [("sensor", sensor)]
-    # Seconds. Whoever is away for longer does not want to know any more.
+    # Seconds. After that, the reading is of no use any more.
     properties.MessageExpiryInterval = 3600
     return properties
 
 
 class Sensor:
-    """The thermometer itself: what it measures, and by how much it has been told to correct that."""
+    """The thermometer itself: what it measures, and by how much it corrects that."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -76,7 +76,7 @@ def main() -> None:
     with client.connected("mqtt/sensor.py", Settings.load(), prepare=prepare) as link:
 
         def here() -> None:
-            # Retained: RabbitMQ keeps the latest one, for whoever subscribes later.
+            # Retained: RabbitMQ keeps the latest one, for clients that subscribe later.
             link.publish(state, b"here", qos=1, retain=True)
             link.subscribe(reading.topic(sensor.name, "correction"))
 
@@ -91,8 +91,8 @@ def main() -> None:
         )
         try:
             for number in itertools.count(1) if arguments.count is None else range(1, arguments.count + 1):
-                told = details(sensor.name) if link.is_5 else None
-                link.publish(temperature, reading.encode(sensor.measure(number)), arguments.qos, properties=told)
+                properties = details(sensor.name) if link.is_5 else None
+                link.publish(temperature, reading.encode(sensor.measure(number)), arguments.qos, properties=properties)
                 link.until(partial(room, time.monotonic() + arguments.every), poll=min(0.1, arguments.every + 0.001))
         except KeyboardInterrupt:
             console.say(" [*] Switched off")

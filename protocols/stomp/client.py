@@ -1,6 +1,6 @@
 """STOMP with our settings, through stomp.py, and what goes wrong there as one readable line.
 
-stomp.py reads on a thread of its own and calls a listener with what comes. The Link is that listener: it puts all of it
+stomp.py reads on another thread and calls a listener with what comes. The Link is that listener: it puts all of it
 into one queue, from which the thread that waits takes it, and raises what is an error.
 """
 

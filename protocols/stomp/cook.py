@@ -60,7 +60,7 @@ def main() -> None:
             link.stomp.subscribe(
                 arguments.destination,
                 id="orders",
-                # Each one by itself, when we say so. Without it, RabbitMQ forgets an order as soon as it is sent.
+                # Each order is acknowledged when it is done. By default RabbitMQ deletes it when it is sent.
                 ack="client-individual",
                 headers={"prefetch-count": "10", "receipt": link.receipt()},
             )

@@ -15,10 +15,10 @@ STOMPS_OWN = {"receipt", "content-length", "x-delivery-count"}
 
 def work(message: Message) -> Outcome:
     """Do one order. What is no text goes to the dead letters."""
-    dish, told = message.text(), message.properties
-    headers = {name: value for name, value in (told.headers or {}).items() if name not in STOMPS_OWN}
-    kind = "persistent" if told.delivery_mode == 2 else "transient"
-    console.say(f" [x] Cooking {dish!r}: {kind}, content type {told.content_type}, headers {headers}")
+    dish, properties = message.text(), message.properties
+    headers = {name: value for name, value in (properties.headers or {}).items() if name not in STOMPS_OWN}
+    kind = "persistent" if properties.delivery_mode == 2 else "transient"
+    console.say(f" [x] Cooking {dish!r}: {kind}, content type {properties.content_type}, headers {headers}")
     return Outcome.ACK
 
 

@@ -18,7 +18,7 @@ from common.connection import connect
 def send(link: client.Link, destination: str, dish: str, table: int, transaction: str | None = None) -> None:
     """Send one order and ask for a receipt; within a transaction, too, it comes when the message is safe."""
     headers = {
-        # What it is not told, RabbitMQ takes for transient.
+        # Without it, the message would be transient.
         "persistent": "true",
         # STOMP keeps message-id for itself.
         "amqp-message-id": str(uuid.uuid4()),
@@ -49,7 +49,7 @@ def main() -> None:
             for dish in dishes:
                 # If this one raises, the connection ends without a COMMIT, and nothing of it has happened.
                 send(link, where, dish, table, transaction)
-            # A receipt of its own would come before the messages are safe; each of them has one.
+            # A receipt for the COMMIT would come before the messages are safe; each of them has one.
             link.stomp.commit(transaction)
         else:
             for dish in dishes:

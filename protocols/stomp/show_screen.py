@@ -40,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answer a browser."""
         assert isinstance(self.server, http.server.HTTPServer)
         port = self.server.server_port
-        # A page of somebody else's, whose host name leads here, is not to read what we serve.
+        # A foreign page whose host name leads here must not read what we serve.
         if self.headers.get("Host") not in (f"localhost:{port}", f"127.0.0.1:{port}"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST, f"open http://localhost:{port}/")
         elif self.path == "/settings.json":
@@ -91,7 +91,7 @@ def main() -> None:
     )
     port = parser.parse_args().port
     try:
-        # On loopback: nobody but this machine sees it.
+        # On loopback: only this machine can reach it.
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, Settings.load()))
     except OSError as error:
         raise PortTaken(f"port {port} cannot be had ({error.strerror}); choose another: --port") from None

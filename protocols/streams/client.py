@@ -102,7 +102,7 @@ class Link:
                 except Exception as error:
                     self.fail(error)
                 except SystemExit as left:
-                    # What we print reaches nobody any more.
+                    # The output cannot be written any more.
                     self.fail(Left(left.code))
 
         return call

@@ -3,8 +3,8 @@
 python protocols/streams/compare.py                    a million events of 100 bytes each way
 python protocols/streams/compare.py --count 50000
 
-The ways take turns, so that whatever else the machine does hits them all; what is told is the median of the rounds.
-Every event that comes back is looked at: the next one, or the script fails.
+The ways take turns, so that other load on the machine affects them all; the results are the medians of the rounds.
+The script checks that every event comes back, in order.
 """
 
 import statistics

@@ -25,8 +25,8 @@ def decode(data: bytes) -> sale.Sale:
     """Raises BadMessage if it is no sale: anybody may write anything into a stream."""
     try:
         message = amqp_decoder(data)
-        told = message.application_properties or {}
-        return sale.Sale(told[b"till"].decode(), int(told[b"number"]), bytes(message.body).decode())
+        properties = message.application_properties or {}
+        return sale.Sale(properties[b"till"].decode(), int(properties[b"number"]), bytes(message.body).decode())
     except Exception as error:
         # There is no end to what a decoder can trip over in bytes that are something else.
         raise BadMessage(f"it is not a sale: {type(error).__name__}") from None

@@ -34,12 +34,12 @@ async def find(settings: Settings, till: str) -> None:
             nonlocal came, found
             came += 1
             try:
-                told = encoding.decode(body)
+                sold = encoding.decode(body)
             except BadMessage:
                 return
-            if told.till == till:
+            if sold.till == till:
                 found += 1
-                seen.add(told.number)
+                seen.add(sold.number)
             link.changed()
 
         await consumer.subscribe(

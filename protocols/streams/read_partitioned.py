@@ -46,7 +46,7 @@ async def read(settings: Settings, name: str) -> None:
         await context.consumer.store_offset(context.stream, name, context.offset)
 
     async def on_update(active: bool, context: EventContext) -> OffsetSpecification:
-        """RabbitMQ has made us the reader of a partition, or no longer: where shall it begin?"""
+        """RabbitMQ has made us the reader of a partition, or no longer: from where should it send?"""
         partition = context.stream.rpartition("-")[2]
         if not active:
             if partition in ours:

@@ -42,7 +42,7 @@ async def read(settings: Settings, start: place.Place, name: str | None, store_e
             stored = -1
             stopping = False
             if name and done is None:
-                # It is not found if nobody of this name was here before.
+                # There is none if no reader of this name has stored a place yet.
                 with suppress(OffsetNotFound):
                     stored = done = await consumer.query_offset(topology.SALES, name)
             begin = start

@@ -26,13 +26,13 @@ def main() -> None:
         headers = message.properties.headers or {}
         offset = headers["x-stream-offset"]
         try:
-            told = f"{message.properties.content_type}, number {headers.get('number')}"
-            console.say(f" [x] {offset}: {message.text()} ({told})")
+            details = f"{message.properties.content_type}, number {headers.get('number')}"
+            console.say(f" [x] {offset}: {message.text()} ({details})")
         except BadMessage as error:
             console.warn(f"{offset}: {error}")
-        # Should the connection break, consume() goes on behind this one. RabbitMQ does not keep our place for us here.
+        # If the connection breaks, consume() goes on after this one. With AMQP, RabbitMQ does not store our place.
         arguments["x-stream-offset"] = offset + 1
-        # Takes nothing away; it only lets RabbitMQ send more, and without a prefetch it would refuse to begin.
+        # An acknowledgement deletes nothing here; it only lets RabbitMQ send more.
         return Outcome.ACK
 
     consume(

@@ -1,4 +1,4 @@
-"""Send 500 readings to each of the four queues while nobody takes any, and compare what becomes of them.
+"""Send 500 readings to each of the four queues while no program takes any, and compare what becomes of them.
 
 python reliability/back_pressure/compare_limits.py
 

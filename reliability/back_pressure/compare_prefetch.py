@@ -25,7 +25,7 @@ QUIET = 0.3
 LONG_QUIET = 2.0
 """The same without a prefetch, where a pause may be just that."""
 LIMIT = 30.0
-"""Seconds after which messages that must come have been taken by somebody else."""
+"""Seconds after which another program must have taken the messages that do not come."""
 
 
 def declare(channel: DeclaringChannel) -> str:

@@ -1,4 +1,4 @@
-"""Send readings without asking whether they arrive, as fast as this program can. Its pair is watch.py.
+"""Send readings without confirms, as fast as this program can. Its pair is watch.py.
 
 python reliability/back_pressure/flood.py
 python reliability/back_pressure/flood.py --seconds 20
@@ -23,7 +23,7 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("--seconds", type=console.seconds, default=5.0, metavar="S", help="how long; 5 by default")
     limit = parser.parse_args().seconds
-    # Ctrl-C must not come in between: half a message on a connection, and RabbitMQ hangs up.
+    # Ctrl-C must not interrupt a publish: after half a message, RabbitMQ closes the connection.
     stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda _signum, _frame: stop.set())
@@ -33,7 +33,7 @@ def main() -> None:
         properties = messages.properties()
         began, count = time.monotonic(), 0
         while time.monotonic() - began < limit and not stop.is_set():
-            # No confirms: nothing tells us that it is too much. Only TCP does, when RabbitMQ no longer reads.
+            # No confirms, so nothing says that it is too much. Only TCP slows us down, when RabbitMQ no longer reads.
             channel.basic_publish("", queue, BODY, properties)
             count += 1
         took = time.monotonic() - began

@@ -48,7 +48,7 @@ def main() -> None:
                 confirmation.wait()
                 confirmed += 1
             except Nacked:
-                # No error of ours, and none of the connection: the queue is full. What to do now is our decision.
+                # Not an error of the connection: the queue is full, and the program decides what to do now.
                 refused += 1
                 if arguments.insist:
                     time.sleep(PAUSE)

@@ -32,7 +32,7 @@ def main() -> None:
     parser = console.parser(__doc__)
     parser.add_argument("queue", choices=topology.QUEUES)
     parser.add_argument("--per-second", type=console.whole(1, 100_000), default=100, metavar="N", help="100 by default")
-    # What it holds, it holds in its memory, and nobody else can have it.
+    # What it holds is in its memory, and no other consumer can have it.
     parser.add_argument("--prefetch", type=console.whole(1, 2000), default=10, metavar="N", help="10 by default")
     arguments = parser.parse_args()
     stored = 0

@@ -1,4 +1,4 @@
-"""Four queues for the readings of a sensor, and four answers to the question what to do when there are too many."""
+"""Four queues for the readings of a sensor, which differ in what happens when there are too many."""
 
 from robust_pika import DeclaringChannel, declare_queue
 
@@ -13,13 +13,13 @@ PUBLISHER = "back_pressure/publisher"
 DEAD_LETTERS = "back_pressure.dead_letters"
 
 QUEUES: dict[str, dict[str, object]] = {
-    # Nothing: it grows, on disk, until that is full.
+    # No limit: it grows, on disk, until the disk is full.
     "readings": {},
-    # The oldest make room.
+    # A full queue drops the oldest.
     "newest": {"x-max-length": LIMIT, "x-overflow": "drop-head"},
-    # The publisher is told no.
+    # A full queue refuses new ones: the publisher gets a nack.
     "refusing": {"x-max-length": LIMIT, "x-overflow": "reject-publish"},
-    # What has waited too long goes.
+    # The queue drops what has waited for too long.
     "fresh": {"x-message-ttl": TIME_TO_LIVE},
 }
 

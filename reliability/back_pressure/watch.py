@@ -16,7 +16,7 @@ EVERY = 0.1
 
 
 def state(management: Management) -> str:
-    """How the publisher is: the strongest of what its connections and channels are told."""
+    """The state of the publisher: the worst of the states of its connections and channels."""
     connections = {item.name: item.state for item in management.connections() if item.label == topology.PUBLISHER}
     # It may be one channel that is slowed down, and not all of the connection.
     channels = [item.details.get("state") for item in management.channels() if item.connection in connections]

@@ -3,7 +3,7 @@
 python reliability/dead_letters/compare_strategies.py
 python reliability/dead_letters/compare_strategies.py --count 1000
 
-It makes queues of its own, and takes them away again.
+It declares temporary queues, and deletes them again.
 """
 
 import uuid
@@ -32,13 +32,13 @@ def fill_and_reject(channel: BlockingChannel, queue: str, count: int) -> None:
         channel.basic_reject(method.delivery_tag, requeue=False)
 
 
-def retry_until(management: Management, channel: BlockingChannel, queue: str, graves: str, count: int) -> int:
-    """Have ``queue`` try again to dead-letter; how many messages have arrived in ``graves``."""
+def retry_until(management: Management, channel: BlockingChannel, queue: str, dead_letters: str, count: int) -> int:
+    """Have ``queue`` try again to dead-letter; how many messages have arrived in ``dead_letters``."""
     for attempt in range(ATTEMPTS):
         # By itself it tries again every three minutes. It also does when its policy changes, whatever that says.
         management.set_policy(queue, f"^{queue}$", {"delivery-limit": 100 + attempt}, apply_to="queues")
         channel.connection.sleep(0.5)
-        arrived: int = channel.queue_declare(graves, passive=True).method.message_count
+        arrived: int = channel.queue_declare(dead_letters, passive=True).method.message_count
         if arrived >= count:
             break
     return arrived
@@ -50,25 +50,25 @@ def main() -> None:
     count = parser.parse_args().count
     settings = Settings.load()
     name = f"{topology.EXCHANGE}.trial.{uuid.uuid4().hex[:8]}"
-    # Should we be killed, RabbitMQ takes them away after five minutes.
+    # If the script is killed, RabbitMQ deletes them after five minutes.
     temporary = {"x-queue-type": "quorum", "x-expires": 300_000}
 
     with connect("dead_letters/compare_strategies.py", settings) as connection, Management(settings) as management:
         channel = connection.channel()
         channel.confirm_delivery()
         for strategy, arguments in STRATEGIES.items():
-            queue, graves = f"{name}.{strategy}", f"{name}.{strategy}.dead_letters"
-            dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": graves}
+            queue, dead_letters = f"{name}.{strategy}", f"{name}.{strategy}.dead_letters"
+            dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letters}
             channel.queue_declare(queue, durable=True, arguments={**temporary, **dead, **arguments})
             try:
                 fill_and_reject(channel, queue, count)
                 # On 3.10, one that dies in the very moment in which the way opens may wait for the three minutes.
                 connection.sleep(1)
-                channel.queue_declare(graves, durable=True, arguments=temporary)
-                arrived = retry_until(management, channel, queue, graves, count)
+                channel.queue_declare(dead_letters, durable=True, arguments=temporary)
+                arrived = retry_until(management, channel, queue, dead_letters, count)
                 management.delete_policy(queue)
             finally:
-                for made in (queue, graves):
+                for made in (queue, dead_letters):
                     channel.queue_delete(made)
             console.say(f" [x] {strategy}: {arrived} of {count} are among the dead letters")
 

@@ -2,7 +2,7 @@
 
 python reliability/dead_letters/order.py pizza
 python reliability/dead_letters/order.py --plain pizza       to the queue without dead letters
-python reliability/dead_letters/order.py --within 1 pizza    useless if nobody cooks it within a second
+python reliability/dead_letters/order.py --within 1 pizza    useless if no cook takes it within a second
 """
 
 import topology

@@ -51,7 +51,7 @@ def main() -> None:
         channel = connection.channel()
         channel.confirm_delivery()
         queue = arguments.queue or topology.declare_dead_letters(channel)
-        # What dies while we are at it comes after these: it has to wait for the next time.
+        # What becomes a dead letter meanwhile comes after these, and stays for the next replay.
         total = channel.queue_declare(queue, passive=True).method.message_count
         for _ in range(total):
             if done == arguments.limit:
@@ -76,8 +76,8 @@ def main() -> None:
                 console.warn(f"{properties.message_id or '(no id)'} stays: queue {target!r} {why}")
                 failed += 1
                 continue
-            # Confirmed, so it is safe in its queue, and only now it may leave this one. If we die between the two, it
-            # is in both: a duplicate, which can be told by its message id, but no loss.
+            # Confirmed, so it is stored in its queue, and only now it may leave this one. If the script dies between
+            # the two, it is in both: a duplicate, which a consumer can recognise by its message id, but no loss.
             channel.basic_ack(method.delivery_tag)
             done += 1
         # What we hold and have not replayed goes back to its place.

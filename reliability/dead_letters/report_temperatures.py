@@ -1,4 +1,4 @@
-"""Report the oven's temperatures; nobody here reads them. Its pair is set_policy.py, which says how many are kept.
+"""Report the oven's temperatures; no program here reads them. Its pair is set_policy.py, which says how many are kept.
 
 python reliability/dead_letters/report_temperatures.py 180 181 182
 """

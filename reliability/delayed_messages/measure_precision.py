@@ -3,7 +3,7 @@
 python reliability/delayed_messages/measure_precision.py
 python reliability/delayed_messages/measure_precision.py --count 10000 --rate 2000
 
-It receives them in a queue of its own, which is gone afterwards.
+It receives them in a temporary queue.
 """
 
 import statistics

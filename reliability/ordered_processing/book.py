@@ -60,9 +60,9 @@ def main() -> None:
             Settings.load(),
             ways[arguments.way],
             book,
-            # Whoever holds several has the next ones in hand already when one fails and goes back.
+            # A worker that holds several already has the next ones when one fails and goes back.
             prefetch=arguments.prefetch,
-            # Stopped, it lets go of the queue between two movements, and the one that stands by goes on from there.
+            # At a stop, it releases the queue between two movements, and the worker that stands by goes on from there.
             in_order=True,
             on_ready=lambda queue: console.say(
                 f" [*] Waiting for movements in {queue} (process {os.getpid()}). To exit press CTRL+C"

@@ -48,7 +48,7 @@ def main() -> None:
         settings,
         declare,
         answer,
-        # What we hold already, no priority can overtake.
+        # No priority overtakes the tickets that a consumer already holds.
         prefetch=arguments.prefetch,
         # The priority of the consumer, not of a message: who gets a ticket first, not which.
         arguments={"x-priority": arguments.rank},

@@ -3,7 +3,7 @@
 python reliability/priorities/compare_prefetch.py
 python reliability/priorities/compare_prefetch.py --prefetch 1 5 50
 
-It makes a queue of its own, and takes it away again.
+It declares a temporary queue, and deletes it again.
 """
 
 import itertools
@@ -57,7 +57,7 @@ def main() -> None:
         publishing = connection.channel()
         publishing.confirm_delivery()
         for prefetch in prefetches:
-            # Should we be killed, RabbitMQ takes it away after five minutes.
+            # If the script is killed, RabbitMQ deletes it after five minutes.
             arguments = {**topology.CLASSIC_ARGUMENTS, "x-expires": 300_000}
             publishing.queue_declare(queue, durable=True, arguments=arguments)
             try:

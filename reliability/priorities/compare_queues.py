@@ -3,7 +3,7 @@
 python reliability/priorities/compare_queues.py
 python reliability/priorities/compare_queues.py --no-end --answer 270    for each urgent one answered, another comes
 
-It makes queues of its own, and takes them away again.
+It declares temporary queues, and deletes them again.
 """
 
 import time
@@ -27,7 +27,7 @@ WAITING = 90
 PATIENCE = 30.0
 """Seconds to wait for a ticket."""
 TEMPORARY = {"x-expires": 300_000}
-"""Should we be killed, RabbitMQ takes the queues away after five minutes."""
+"""If the script is killed, RabbitMQ deletes the queues after five minutes."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ QUORUM = "priorities.tickets.quorum"
 QUEUES = {"classic": CLASSIC, "quorum": QUORUM}
 DEAD_LETTERS = "priorities.tickets.dead_letters"
 
-# Each level of a classic queue costs memory, and nobody can tell 255 of them apart.
+# Each level of a classic queue costs memory, and more than a few are not useful.
 CLASSIC_ARGUMENTS = {"x-queue-type": "classic", "x-max-priority": 9}
-# No argument for it: RabbitMQ refuses x-max-priority for a quorum queue. What there is depends on the version alone.
+# No such argument: RabbitMQ refuses x-max-priority for a quorum queue, whose priorities depend on the version alone.
 QUORUM_ARGUMENTS = {"x-queue-type": "quorum", "x-delivery-limit": 3}
 
 

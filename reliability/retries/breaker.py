@@ -1,4 +1,4 @@
-"""A circuit breaker: when everything fails, it is not the messages' fault, and trying on would only wear them out."""
+"""A circuit breaker: when everything fails, the messages are not the cause; continuing would use up their attempts."""
 
 import threading
 
@@ -19,7 +19,7 @@ class CircuitBreaker:
         self._failing: set[str] = set()
 
     def wait(self) -> None:
-        """Return when an attempt may be made: at once if it is closed, or when we are to stop."""
+        """Return when an attempt may be made: at once if it is closed, or when the program should stop."""
         if len(self._failing) >= self._threshold:
             console.say(f" [!] {len(self._failing)} in a row have failed: pausing for {self._pause:g} s")
             self._stop.wait(self._pause)
@@ -29,7 +29,7 @@ class CircuitBreaker:
         self._failing.add(message)
 
     def succeeded(self) -> None:
-        """An attempt has got through, even if to hear a no."""
+        """The bank has answered, even if it refused."""
         if len(self._failing) >= self._threshold:
             console.say(" [*] It works again")
         self._failing.clear()

@@ -1,4 +1,4 @@
-"""What a payment has been through, in headers of our own: RabbitMQ 4 takes no notice of an x-death that comes back."""
+"""The attempts and errors of a payment, in our own headers: RabbitMQ 4 ignores an x-death that is published again."""
 
 import copy
 

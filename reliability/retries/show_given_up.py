@@ -16,10 +16,10 @@ from common.connection import connect
 def story(properties: BasicProperties) -> str:
     headers = properties.headers or {}
     if history.GIVEN_UP_AFTER not in headers:
-        # It has killed its worker too often, or was not even a text.
-        return f"RabbitMQ put it aside: {headers.get('x-first-death-reason', 'nobody knows why')}"
-    told = history.errors(properties)
-    return f"given up after attempt {history.whole(properties, history.GIVEN_UP_AFTER, 0)}: {', '.join(told[-1:])}"
+        # It has killed its worker too often, or was no text.
+        return f"RabbitMQ put it aside: {headers.get('x-first-death-reason', 'for an unknown reason')}"
+    errors = history.errors(properties)
+    return f"given up after attempt {history.whole(properties, history.GIVEN_UP_AFTER, 0)}: {', '.join(errors[-1:])}"
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ MAX_ATTEMPTS = 4
 FIRST_DELAY = 500
 """How long the first wait is about, in milliseconds. Each further one is twice as long as the one before."""
 JITTER = (0.75, 1.0, 1.25)
-"""Payments that failed together shall not come back together: each wait is one of these times as long, at random."""
+"""Payments that failed together should not come back together: each wait is one of these times as long, at random."""
 
 
 def delays(attempt: int) -> list[int]:

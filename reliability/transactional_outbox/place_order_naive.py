@@ -1,4 +1,4 @@
-"""Place an order and tell RabbitMQ: two writes, and a death between them. place_order.py has the cure.
+"""Place an order and publish a message about it: two writes, between which it can die. place_order.py has the cure.
 
 python reliability/transactional_outbox/place_order_naive.py
 python reliability/transactional_outbox/place_order_naive.py --pause 60                    time to kill it in between

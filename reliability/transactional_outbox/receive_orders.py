@@ -1,4 +1,4 @@
-"""Receive the orders that were told, until Ctrl-C; what comes twice is shown twice.
+"""Receive messages about orders, until Ctrl-C; what comes twice is shown twice.
 
 python reliability/transactional_outbox/receive_orders.py
 """

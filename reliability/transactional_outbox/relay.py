@@ -45,7 +45,7 @@ def main() -> None:
         confirmed = [row for row, confirmation in sent if confirmation.done and confirmation.error is None]
         for row in confirmed:
             console.say(f" [x] Sent {row.message_id}, placed {time.time() - row.placed_at:.1f} s ago")
-        # A death from here on means that they are sent again.
+        # If the relay dies from here on, they are sent again.
         time.sleep(arguments.pause if confirmed else 0)
         return confirmed
 
@@ -57,7 +57,7 @@ def main() -> None:
                 confirmed = send(rows)
                 store.remove(connection, confirmed)
                 return len(confirmed)
-        # SQLite's one lock is for the whole database, and nobody could place an order while we wait for RabbitMQ.
+        # SQLite locks the whole database: no order could be placed while the relay waits for RabbitMQ.
         confirmed = send(rows)
         with database.transaction(engine) as connection:
             store.remove(connection, confirmed)

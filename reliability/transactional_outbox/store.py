@@ -44,7 +44,7 @@ OUTBOX = Table(
 
 
 def add_order(connection: Connection, customer: str, amount: int) -> str:
-    """Insert an order; return the id of the message that is to tell it."""
+    """Insert an order; return the id of the message about it."""
     added = connection.execute(insert(ORDERS).values(customer=customer, amount=amount))
     key = added.inserted_primary_key
     assert key is not None

@@ -187,7 +187,7 @@ class Compose:
     def _compose(self, *arguments: str, timeout: float, stdin: str = "") -> str:
         try:
             result = subprocess.run(
-                ["docker", "compose", *arguments],
+                ["docker", "compose", *(word.encode(errors="surrogateescape") for word in arguments)],
                 input=stdin,
                 env=encoded(self._environment()),
                 cwd=ROOT,

@@ -19,6 +19,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from broker.cluster import Cluster
 from broker.compose import Compose, ComposeFailure, NoDocker
+from broker.daemon import encoded
 from broker.node import PortTaken, PrivateNode
 from broker.packages import InstallFailure, install
 from broker.ports import Ports, free_ports, is_listening
@@ -213,7 +214,7 @@ class Launcher:
         if started is None:
             raise NoBroker("no broker was started from here; its log is where it was started")
         command, environment = started.logs_command(follow)
-        subprocess.run(command, env=environment, cwd=DIRECTORY.parent, check=False)
+        subprocess.run(command, env=encoded(environment), cwd=DIRECTORY.parent, check=False)
 
     # Whether one answers.
 

@@ -210,7 +210,8 @@ class PrivateNode:
 
     def ctl(self, *arguments: str, program: str = "rabbitmqctl", timeout: float = 60.0) -> str:
         """Run ``rabbitmqctl`` (or another of its family) against this node; its output. Raises NodeFailure."""
-        command = [self.server.program(program), "-q", *arguments]
+        words = [word.encode(errors="surrogateescape") for word in arguments]
+        command: list[str | bytes] = [self.server.program(program), "-q", *words]
         try:
             result = subprocess.run(
                 command,

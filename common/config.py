@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.environment import SettingsError, variables
+from common.environment import SettingsError, as_path, variables
 from robust_pika.errors import InvalidSettings
 from robust_pika.settings import AMQP_PORTS, Address, ConnectionSettings, Tls, addresses
 
@@ -210,7 +210,7 @@ class _Reader:
         if value is None:
             return None
         try:
-            path = Path(value).expanduser()
+            path = as_path(value).expanduser()
             if path.is_file():
                 path.open("rb").close()
                 return path

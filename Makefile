@@ -41,7 +41,10 @@ broker: .venv/.runtime ## start a RabbitMQ, unless one answers already
 	@$(BIN)/python -m broker up
 
 broker-down: ## stop the RabbitMQ that make started
-	@test ! -x $(BIN)/python || $(BIN)/python -m broker down
+	@if $(BIN)/python -m broker --help > /dev/null 2>&1; then $(BIN)/python -m broker down; \
+	elif [ -e "$${BROKER_DIRECTORY:-.broker}/started.json" ]; then \
+		echo 'error: a broker was started here, but what stops it is not installed; first run: make broker' >&2; exit 1; \
+	else echo 'nothing to stop: no broker was started from here'; fi
 
 k8s: .venv/.runtime ## deploy the course to Kubernetes and try it there
 	@$(BIN)/python -m deploy up $(if $(YES),--yes) $(if $(OVERLAY),--overlay $(OVERLAY)) \
@@ -60,6 +63,7 @@ lint: .venv/.installed ## check style and types
 	@$(BIN)/mypy
 
 clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environment
+	@test ! -d .broker/cluster || BROKER_DIRECTORY= $(BIN)/python -m broker cluster down
 	@rm -rf .broker .venv
 
 # What is installed is noted by an empty file, so that a second run installs nothing.
@@ -89,8 +93,14 @@ clean: broker-down ## stop the RabbitMQ, remove its data and the virtual environ
 	@$(call pip,requirements-dev.txt)
 	@touch .venv/.runtime .venv/.playground $@
 
-pip = $(BIN)/python -m pip install --disable-pip-version-check -r $(1) > .venv/pip.log 2>&1 \
-	|| { echo 'error: the requirements could not be installed (no network?); see .venv/pip.log' >&2; exit 1; }
+# Into .venv, whatever pip's settings say of other places. Those of its files cannot all be overruled: hence the look.
+pip = { env -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT PIP_USER=0 \
+		$(BIN)/python -m pip install --disable-pip-version-check -r $(1) > .venv/pip.log 2>&1 \
+	&& $(BIN)/python -m pip show -q rabbitmq-by-example >> .venv/pip.log 2>&1; } || { \
+		why=$$(grep '^ERROR' .venv/pip.log | tail -n 1); \
+		if grep -Eq 'NewConnectionError|ConnectTimeoutError|name resolution' .venv/pip.log; then why='no network?'; fi; \
+		echo "error: the requirements could not be installed ($${why:-not into .venv; see pip config list}); see .venv/pip.log" >&2; \
+		exit 1; }
 
 # Debian and Ubuntu keep Python's venv in a package of its own: get it, where that needs no question.
 .venv/bin/pip:

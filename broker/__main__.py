@@ -16,6 +16,7 @@ ctl      run rabbitmqctl in what `up` started: ctl list_connections; its options
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     check(parser, arguments.command, arguments.action)
-    launcher = Launcher(Settings.load(), arguments.directory.resolve())
+    launcher = Launcher(Settings.load(), Path(os.path.realpath(arguments.directory)))
     match arguments.command:
         case "up":
             launcher.up(arguments.way, may_install=not arguments.no_install)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from broker.access import definitions
+from broker.daemon import encoded
 from broker.ports import Ports
 from common.config import Settings
 from common.console import say
@@ -29,12 +34,28 @@ class NoDocker(ComposeFailure):
     """Docker is not installed."""
 
 
-class Compose:
-    """The Compose project, with the ports, user, password and virtual host that it is given."""
+@dataclass(frozen=True)
+class Container:
+    """The project's container: where the docker-compose.yml is that it was made by, and its published ports."""
 
-    def __init__(self, settings: Settings, ports: Ports) -> None:
+    folder: Path
+    running: bool
+    published: dict[int, int]
+    """The port on this machine by the port in the container."""
+    addresses: frozenset[str]
+    """Of this machine, at which they are published."""
+
+
+class Compose:
+    """The Compose project, with the ports, user, password and virtual host that it is given.
+
+    ``project``: its name, unless it is the one that the file or COMPOSE_PROJECT_NAME gives it now.
+    """
+
+    def __init__(self, settings: Settings, ports: Ports, project: str = "") -> None:
         self.settings = settings
         self.ports = ports
+        self._project = project
 
     def check(self) -> None:
         """Raise ComposeFailure, with the reason, unless an engine answers and Compose is installed."""
@@ -56,6 +77,10 @@ class Compose:
             self._compose("pull", "-q", SERVICE, timeout=PULL_TIMEOUT)
         try:
             self._compose("up", "-d", "--wait", "--wait-timeout", str(START_TIMEOUT), timeout=START_TIMEOUT + 30)
+            container = self.container()
+            if container and not all(ipaddress.ip_address(each).is_loopback for each in container.addresses):
+                at = ", ".join(sorted(container.addresses))
+                raise ComposeFailure(f"the container was published at {at}, where others may reach it, and is stopped")
         except BaseException:
             # Ctrl-C included: a container that nobody knows of would hold the ports.
             self.down()
@@ -78,20 +103,45 @@ class Compose:
         """Run ``rabbitmqctl`` in the container; its output. Raises ComposeFailure."""
         return self._compose("exec", "-T", SERVICE, "rabbitmqctl", "-q", *arguments, timeout=60)
 
+    @cached_property
+    def project(self) -> str:
+        """The name of the Compose project, by which its containers and its volume are found again."""
+        return self._project or str(json.loads(self._compose("config", "--format", "json", timeout=15))["name"])
+
+    def container(self) -> Container | None:
+        """The project's container, if there is one, whoever made it. Raises ComposeFailure."""
+        found = self._compose("ps", "-a", "-q", SERVICE, timeout=15).split()
+        told = self._run(["docker", "inspect", found[0]], 15) if found else None
+        if told is None:
+            return None
+        details = json.loads(told)[0]
+        bindings = details["HostConfig"]["PortBindings"]
+        first = {int(port.partition("/")[0]): each[0] for port, each in bindings.items() if each}
+        return Container(
+            Path(os.path.realpath(details["Config"]["Labels"]["com.docker.compose.project.working_dir"])),
+            details["State"]["Running"],
+            {port: int(binding["HostPort"]) for port, binding in first.items()},
+            frozenset(binding["HostIp"] or "0.0.0.0" for binding in first.values()),
+        )
+
     @property
     def running(self) -> bool:
         """Whether the project's container is there and runs."""
         try:
-            return bool(self._compose("ps", "-q", "--status", "running", SERVICE, timeout=15).strip())
+            container = self.container()
         except ComposeFailure:
             return False
+        return container is not None and container.running
 
-    def publishes(self, port: int) -> bool:
-        """Whether the project's container runs and is what answers at this port of this machine."""
-        try:
-            return self._compose("port", SERVICE, "5672", timeout=15).strip().endswith(f":{port}")
-        except ComposeFailure:
-            return False
+    def is_ours(self) -> bool:
+        """Whether the project's container, if it has one, is this folder's and has these ports. Raises ComposeFailure.
+
+        Another copy of this repository has the same project: Compose would make its container anew for us.
+        """
+        container = self.container()
+        return container is None or (
+            container.folder == ROOT and container.published.get(Ports().amqp) == self.ports.amqp
+        )
 
     def mend_access(self) -> None:
         """Make the running broker accept the settings' user, password and virtual host. Raises ComposeFailure."""
@@ -120,6 +170,7 @@ class Compose:
         settings, ports = self.settings, self.ports
         return {
             **os.environ,
+            **({"COMPOSE_PROJECT_NAME": self._project} if self._project else {}),
             "RABBITMQ_USER": settings.user,
             "RABBITMQ_PASSWORD": settings.password,
             "RABBITMQ_VHOST": settings.vhost,
@@ -136,12 +187,13 @@ class Compose:
     def _compose(self, *arguments: str, timeout: float, stdin: str = "") -> str:
         try:
             result = subprocess.run(
-                ["docker", "compose", *arguments],
+                ["docker", "compose", *(word.encode(errors="surrogateescape") for word in arguments)],
                 input=stdin,
-                env=self._environment(),
+                env=encoded(self._environment()),
                 cwd=ROOT,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=timeout,
                 check=False,
             )
@@ -160,7 +212,13 @@ class Compose:
         """The output of a command that only asks; None if it failed or took too long."""
         try:
             result = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                check=False,
             )
         except (subprocess.TimeoutExpired, OSError):
             return None

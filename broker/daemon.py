@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import signal
@@ -20,6 +21,11 @@ def surroundings() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
+def encoded(environment: Mapping[str, str]) -> dict[bytes, bytes]:
+    """An environment for a child process, in UTF-8; Python itself would encode it by the locale, which may be ASCII."""
+    return {os.fsencode(name): text.encode("utf-8", "surrogateescape") for name, text in environment.items()}
+
+
 class Daemon:
     """The process of one ``role`` in ``directory``: noted in ``<role>.json``, its output in ``log/<role>.out``."""
 
@@ -35,7 +41,7 @@ class Daemon:
         with self.output.open("wb") as output:
             self._child = subprocess.Popen(
                 command,
-                env=dict(environment),
+                env=encoded(environment),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -57,6 +63,17 @@ class Daemon:
         except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
             return None
         return process if alive else None
+
+    def exposed(self) -> list[str]:
+        """The addresses at which it or its helpers listen, but those that only this machine can reach."""
+        found = set()
+        if process := self.find():
+            with suppress(psutil.NoSuchProcess):
+                for member in [process, *process.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        sockets = member.net_connections("inet")
+                        found |= {each.laddr for each in sockets if each.status == psutil.CONN_LISTEN}
+        return sorted(f"{address.ip}:{address.port}" for address in found if not _is_loopback(address.ip))
 
     def end(self, number: signal.Signals, timeout: float) -> None:
         """Signal it, wait until it and its helpers are gone, kill what remains after ``timeout`` seconds."""
@@ -83,3 +100,9 @@ class Daemon:
     def told(self) -> str:
         """What it has printed."""
         return self.output.read_text(encoding="utf-8", errors="replace") if self.output.is_file() else ""
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -35,6 +35,10 @@ class Epmd:
         """Whether the one that we started is there."""
         return self._daemon.find() is not None
 
+    def exposed(self) -> list[str]:
+        """The addresses at which ours listens, but those that only this machine can reach."""
+        return self._daemon.exposed()
+
     def start(self) -> None:
         """Start it and wait until it listens; no-op if one does. Raises EpmdFailure."""
         if is_listening("127.0.0.1", self.port):

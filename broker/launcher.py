@@ -19,16 +19,17 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from broker.cluster import Cluster
 from broker.compose import Compose, ComposeFailure, NoDocker
+from broker.daemon import encoded
 from broker.node import PortTaken, PrivateNode
 from broker.packages import InstallFailure, install
-from broker.ports import Ports, is_listening, is_taken
+from broker.ports import Ports, free_ports, is_listening
 from broker.server import find_server, shared_plugins
-from common.config import ENV_FILE, Settings, SettingsError
+from common.config import ENV_FILE, OTHER_PORTS, Settings, SettingsError, port_field
 from common.connection import connect, server_version
 from common.console import say, warn
 from common.environment import variables
 from common.errors import ExitCode, Failure
-from extras.management import Management, ManagementFailure
+from extras.management import Management, ManagementFailure, ManagementUnavailable, NotManagement
 from robust_pika.errors import AccessRefused, VhostNotFound
 
 DIRECTORY = Path(__file__).resolve().parent.parent / ".broker"
@@ -46,8 +47,20 @@ PROTOCOLS = {
     "http/web-stomp": "STOMP on WebSocket",
 }
 
-FIXED_PORTS = ("amqp", "management")
-"""Those that the settings name; a broker whose other ports are taken has others."""
+NAMES = {
+    "amqp": "AMQP",
+    "management": "management UI",
+    "prometheus": "metrics",
+    "stream": "streams",
+    "mqtt": "MQTT",
+    "stomp": "STOMP",
+    "web_stomp": "STOMP on WebSocket",
+    "web_mqtt": "MQTT on WebSocket",
+    "distribution": "nodes and tools",
+    "epmd": "port mapper",
+}
+MOVABLE = ("distribution", "epmd")
+"""The ports that no client uses. The others have to be where the settings say: the scripts would talk to a stranger."""
 
 
 def directory() -> Path:
@@ -57,6 +70,12 @@ def directory() -> Path:
 
 class NoBroker(Failure):
     """There is no broker at the address, and none can be started there."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class FolderFailure(Failure):
+    """The folder of the private node cannot be written."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -76,13 +95,22 @@ class Launcher:
         ``way``: "compose" or "node" to have it started in this way and no other. Raises a Failure: what holds the
         port is not RabbitMQ, RabbitMQ refuses the user, or no way to start one works on this machine.
         """
-        with self._lock():
+        try:
+            with self._lock():
+                if not self._answers():
+                    self._start(way, may_install)
+        except FolderFailure:
+            # A broker that answers needs nothing of ours.
             if not self._answers():
-                self._start(way, may_install)
-            say(self._headline())
+                raise
+        say(self._headline())
+        self._check_the_rest()
 
     def down(self) -> None:
         """Stop the broker if ``up`` started it; its data stays. A broker that was there before stays too."""
+        if not os.path.isdir(self.directory):
+            say("nothing to stop: no broker was started from here")
+            return
         with self._lock():
             match self._started():
                 case Compose() as compose:
@@ -143,7 +171,7 @@ class Launcher:
         for listener in listeners:
             name = PROTOCOLS.get(listener["protocol"])
             if name and name != "management":
-                port = published.get(listener["protocol"], listener["port"])
+                port = published.get(listener["port"], listener["port"])
                 scheme = "http://" if listener["protocol"] == "http/prometheus" else ""
                 path = "/metrics" if scheme else ""
                 rows.append((name, f"{scheme}{host}:{port}{path}"))
@@ -186,7 +214,7 @@ class Launcher:
         if started is None:
             raise NoBroker("no broker was started from here; its log is where it was started")
         command, environment = started.logs_command(follow)
-        subprocess.run(command, env=environment, cwd=DIRECTORY.parent, check=False)
+        subprocess.run(command, env=encoded(environment), cwd=DIRECTORY.parent, check=False)
 
     # Whether one answers.
 
@@ -212,16 +240,35 @@ class Launcher:
         where = ", ".join(map(str, self.settings.addresses))
         return f"RabbitMQ {version} answers at {where}"
 
+    def _check_the_rest(self) -> None:
+        """Say so if the broker that answers has no management API, or if another program has a port of the settings."""
+        try:
+            with Management(self.settings) as management:
+                listeners = management.overview().get("listeners", [])
+        except (ManagementUnavailable, NotManagement):
+            warn(
+                "its management API, which the tour, the playground and the tests need, does not answer at "
+                f"{management.url}: rabbitmq-plugins enable rabbitmq_management, or set RABBITMQ_MANAGEMENT_URL"
+            )
+            return
+        except ManagementFailure as failure:
+            warn(str(failure))
+            return
+        first, published = self.settings.addresses[0], self._published()
+        ports = {published.get(listener["port"], listener["port"]) for listener in listeners}
+        if first.port not in ports or self.settings.tls:
+            return  # What it calls its ports is not what we see of them: they are published by something else.
+        for variable in OTHER_PORTS:
+            port = getattr(self.settings, port_field(variable))
+            if port not in ports and is_listening(first.host, port):
+                warn(f"what listens at port {port} may be another program, not this RabbitMQ; see {variable}")
+
     # Starting one.
 
     def _start(self, way: str | None, may_install: bool) -> None:
-        address = self._here()
+        address, *others = self._here()
         started = self._started()
-        if (
-            isinstance(started, PrivateNode)
-            and started.running
-            and started.ports.amqp != self.settings.addresses[0].port
-        ):
+        if started is not None and started.running and started.ports.amqp != self.settings.addresses[0].port:
             raise NoBroker(
                 f"the broker of this folder runs on port {started.ports.amqp}; stop it first: python -m broker down"
             )
@@ -229,10 +276,9 @@ class Launcher:
             # It has been killed, or the machine restarted: what is left of it may hold a port. Its data waits there.
             started.stop()
             way = way or "node"
-        ports = self._ports(address)
         if way != "node":
             try:
-                self._start_compose(ports)
+                self._start_compose(address, *others)
             except ComposeFailure as failure:
                 if way:
                     raise
@@ -240,9 +286,10 @@ class Launcher:
                     say(f"not with Docker: {failure}")
             else:
                 return
+        ports = self._ports(address, *others)
         if find_server() is None:
             self._install(may_install)
-        self._start_node(address, ports)
+        self._start_node(ports, address, *others)
 
     def _install(self, may_install: bool = True) -> None:
         try:
@@ -254,11 +301,20 @@ class Launcher:
             warn("and run this again; or name a broker elsewhere in AMQP_URL or in .env (see .env.example).")
             raise
 
-    def _start_compose(self, ports: Ports) -> None:
-        compose = Compose(self.settings, ports)
+    def _start_compose(self, *addresses: str) -> None:
+        compose = Compose(self.settings, self._configured_ports())
         compose.check()
+        container = compose.container()
+        if container and container.running and not compose.is_ours():
+            raise NoBroker(
+                f"the container of docker-compose.yml runs on port {container.published.get(Ports().amqp)} for "
+                f"{container.folder}; use it, stop it there (python -m broker down), or give yours a name of its own: "
+                "COMPOSE_PROJECT_NAME=another"
+            )
+        ports = compose.ports if container and container.running else self._ports(*addresses)
+        compose = Compose(self.settings, ports, compose.project)
         say("starting RabbitMQ with Docker Compose")
-        self._remember("compose", ports, "127.0.0.1")
+        self._remember("compose", ports, "127.0.0.1", compose.project)
         try:
             compose.up()
             if not self._answers():
@@ -268,11 +324,11 @@ class Launcher:
             self._note.unlink(missing_ok=True)
             raise
 
-    def _start_node(self, address: str, ports: Ports) -> None:
-        node = self._node(address, ports)
+    def _start_node(self, ports: Ports, *addresses: str) -> None:
+        node = self._node(addresses[0], ports)
         say(f"starting a private node of RabbitMQ {node.server.version}, data in {_short(node.directory)}")
         for last in (False, False, True):
-            self._remember("node", node.ports, address)
+            self._remember("node", node.ports, addresses[0])
             try:
                 node.start()
                 return
@@ -280,15 +336,15 @@ class Launcher:
                 # Since we looked, by a broker that starts at the same time, for one.
                 if last:
                     raise
-                node = self._node(address, self._ports(address))
+                node = self._node(addresses[0], self._ports(*addresses))
 
     def _node(self, address: str, ports: Ports) -> PrivateNode:
         return PrivateNode(
             self.directory / "node", ports, settings=self.settings, plugins=shared_plugins(), address=address
         )
 
-    def _here(self) -> str:
-        """The loopback address to listen on. Raises a Failure if the settings speak of another machine."""
+    def _here(self) -> list[str]:
+        """The loopback addresses of the host, the one to listen at first. Raises a Failure if it is another machine."""
         first = self.settings.addresses[0]
         if self.settings.tls:
             raise NoBroker(f"nothing answers at {first}, and a broker with TLS is not started from here")
@@ -298,20 +354,29 @@ class Launcher:
             # For its text.
             connect("broker", self.settings, deadline=0.1).close()
             raise
-        loopback = [address for address in found if ipaddress.ip_address(address).is_loopback]
+        loopback = {address for address in found if ipaddress.ip_address(address).is_loopback}
         if not loopback:
             raise NoBroker(f"nothing answers at {first}, which is another machine: start RabbitMQ there")
-        return next((address for address in loopback if ":" not in address), loopback[0])
+        return sorted(loopback, key=lambda address: ":" in address)
 
-    def _ports(self, address: str) -> Ports:
-        """The ports of a broker that is about to start: those of the settings, the others as free as they are."""
-        management = urlsplit(self.settings.management_url).port or 80
-        if is_taken(address, management):
-            raise SettingsError(
-                f"port {management}, meant for the management UI, is used by another program; "
-                "set RABBITMQ_MANAGEMENT_PORT to a free one"
-            )
-        return self._configured_ports().settled(address, FIXED_PORTS)
+    def _ports(self, *addresses: str) -> Ports:
+        """The ports of a broker that is about to start; those that no client uses may be others than configured.
+
+        Raises SettingsError if one of the others is in use.
+        """
+        values = variables(os.environ, ENV_FILE)
+        wanted = self._configured_ports()
+        fixed = [name for name in NAMES if name not in MOVABLE or _variable(name) in values]
+        if taken := [name for name in wanted.in_use(*addresses) if name in fixed]:
+            told = ", ".join(f"port {getattr(wanted, name)} ({NAMES[name]})" for name in taken)
+            free = free_ports(addresses[0], len(taken), asdict(wanted).values())
+            urls = {"amqp": "AMQP_URL", "management": "RABBITMQ_MANAGEMENT_URL"}
+            mend = [
+                f"port {port} in {urls[name]}" if urls.get(name) in values else f"{_variable(name)}={port}"
+                for name, port in zip(taken, free, strict=True)
+            ]
+            raise SettingsError(f"in use already: {told}; in .env or the environment, set for example {' '.join(mend)}")
+        return wanted.settled(addresses[0], fixed)
 
     def _configured_ports(self) -> Ports:
         """The ports of the settings, taken or not."""
@@ -325,9 +390,10 @@ class Launcher:
     def _note(self) -> Path:
         return self.directory / "started.json"
 
-    def _remember(self, way: str, ports: Ports, address: str) -> None:
+    def _remember(self, way: str, ports: Ports, address: str, project: str = "") -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._note.write_text(json.dumps({"way": way, "address": address, "ports": asdict(ports)}), encoding="utf-8")
+        note = {"way": way, "address": address, "ports": asdict(ports), "project": project}
+        self._note.write_text(json.dumps(note), encoding="utf-8")
 
     def _started(self) -> Compose | PrivateNode | None:
         """The broker that ``up`` started here and ``down`` has not stopped, or None."""
@@ -336,9 +402,13 @@ class Launcher:
             ports = Ports(**note["ports"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if note["way"] == "compose":
-            return Compose(self.settings, ports)
-        return self._node(note["address"], ports)
+        if note["way"] != "compose":
+            return self._node(note["address"], ports)
+        compose = Compose(self.settings, ports, note.get("project", ""))
+        with suppress(ComposeFailure):
+            if not compose.is_ours():
+                return None
+        return compose
 
     def _started_there(self) -> Compose | PrivateNode | None:
         """What ``up`` started, if it is what the settings speak of and not another one, on another port."""
@@ -349,7 +419,11 @@ class Launcher:
     def _by_hand(self) -> Compose | None:
         """The container of docker-compose.yml, started by the reader with the ports of the settings."""
         compose = Compose(self.settings, self._configured_ports())
-        return compose if compose.publishes(compose.ports.amqp) else None
+        with suppress(ComposeFailure):
+            container = compose.container()
+            if container and container.running and container.published.get(Ports().amqp) == compose.ports.amqp:
+                return compose
+        return None
 
     def _whereabouts(self) -> str:
         match self._started_there():
@@ -363,29 +437,25 @@ class Launcher:
                     return "the container of docker-compose.yml, not started by this program"
                 return "a broker that was not started from here"
 
-    def _published(self) -> dict[str, int]:
-        """The ports on this machine by protocol, where they differ from those in the container."""
+    def _published(self) -> dict[int, int]:
+        """The ports on this machine by those in the container, if the broker runs in one."""
         compose = self._started_there() or self._by_hand()
-        if not isinstance(compose, Compose):
-            return {}
-        ports = compose.ports
-        return {
-            "http/prometheus": ports.prometheus,
-            "stream": ports.stream,
-            "mqtt": ports.mqtt,
-            "stomp": ports.stomp,
-            "http/web-mqtt": ports.web_mqtt,
-            "http/web-stomp": ports.web_stomp,
-        }
+        container = compose.container() if isinstance(compose, Compose) else None
+        return container.published if container else {}
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True)
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             with FileLock(self.directory / "lock", timeout=LOCK_TIMEOUT):
                 yield
         except Timeout:
             raise NoBroker("another `python -m broker` has been at work for 15 minutes; end it first") from None
+        except OSError as error:
+            where = error.filename or self.directory
+            raise FolderFailure(
+                f"{where} cannot be used ({error.strerror}); name a folder that can be written in BROKER_DIRECTORY"
+            ) from None
 
 
 def _enabled_plugins(management: Management) -> list[str]:
@@ -401,6 +471,11 @@ def _enabled_plugins(management: Management) -> list[str]:
         return list(management.nodes()[0].details.get("enabled_plugins", []))
 
     return retrying(ask)
+
+
+def _variable(name: str) -> str:
+    """The variable that sets a port of Ports."""
+    return "RABBITMQ_PORT" if name == "amqp" else f"RABBITMQ_{name.upper()}_PORT"
 
 
 def _short(path: Path) -> str:

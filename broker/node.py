@@ -19,8 +19,9 @@ from pathlib import Path
 from types import TracebackType
 
 from broker.access import definitions
-from broker.daemon import Daemon, surroundings
+from broker.daemon import Daemon, encoded, surroundings
 from broker.epmd import Epmd
+from broker.plain import plain, remove_link
 from broker.ports import Ports, is_listening
 from broker.server import Server, find_server
 from common.config import Address, Settings
@@ -61,6 +62,10 @@ class PortTaken(NodeFailure):
     """Somebody holds a port that the node was to listen at."""
 
 
+class Exposed(NodeFailure):
+    """The node listens where other machines may reach it, whatever made it do so."""
+
+
 class PrivateNode:
     """One node. ``with PrivateNode(folder) as node:`` starts it and, at the end, stops it; the data stays.
 
@@ -96,7 +101,7 @@ class PrivateNode:
         if not server.usable():
             raise NodeFailure(f"the installed rabbitmq-server {server.version} is too old; 3.10 or later is needed")
         self.server: Server = server
-        self.directory = directory.resolve()
+        self.directory = Path(os.path.realpath(directory))
         self.name = f"{name}@localhost"
         self.address = address
         self.ports = ports or Ports.free(address)
@@ -158,25 +163,26 @@ class PrivateNode:
 
         Raises NodeFailure that quotes why it did not start; nothing of it is left running then.
         """
-        if self.running:
-            self._wait_until_ready(timeout)
-            return
-        self._check_ports()
-        self._prepare()
+        found = self.running
+        if not found:
+            self._check_ports()
+            self._prepare()
         try:
-            self._epmd.start()
-            self._start_server()
+            if not found:
+                self._epmd.start()
+                self._start_server()
             self._wait_until_ready(timeout)
-        except BaseException:
-            # Ctrl-C included: a node that nobody knows of would hold the ports.
-            self.kill()
-            self._stop_epmd()
+        except BaseException as error:
+            if not found or isinstance(error, Exposed):
+                # Ctrl-C included: a node that nobody knows of would hold the ports.
+                self.kill()
+                self._tidy_up()
             raise
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Stop it in good order, and the port mapper with it; killed after ``timeout`` seconds. No-op if it is off."""
         self._daemon.end(signal.SIGTERM, timeout)
-        self._stop_epmd()
+        self._tidy_up()
 
     def kill(self) -> None:
         """End it at once with SIGKILL, as a power cut does; its data stays as it is."""
@@ -204,15 +210,17 @@ class PrivateNode:
 
     def ctl(self, *arguments: str, program: str = "rabbitmqctl", timeout: float = 60.0) -> str:
         """Run ``rabbitmqctl`` (or another of its family) against this node; its output. Raises NodeFailure."""
-        command = [self.server.program(program), "-q", *arguments]
+        words = [word.encode(errors="surrogateescape") for word in arguments]
+        command: list[str | bytes] = [self.server.program(program), "-q", *words]
         try:
             result = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                env=self._environment(),
+                env=encoded(self._environment()),
                 cwd=self.directory,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=timeout,
                 check=False,
             )
@@ -242,7 +250,8 @@ class PrivateNode:
     def _prepare(self) -> None:
         for folder in ("data", "log"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
-        self._write("own.conf", "".join(f"{line}\n" for line in [*self._listeners(), self.configuration]))
+        shared = CONFIGURATION.read_text(encoding="utf-8")
+        self._write("own.conf", "".join(f"{line}\n" for line in [shared, *self._listeners(), self.configuration]))
         self._write("enabled_plugins", f"[{','.join(self.plugins)}].\n")
         # RabbitMQ sources this one as a shell script, and reads the next one: ours are empty instead of the system's.
         self._write("rabbitmq-env.conf", "")
@@ -253,8 +262,8 @@ class PrivateNode:
             cookie.write_text(self._cookie, encoding="ascii")
 
     def _listeners(self) -> list[str]:
-        at = f"[{self.address}]" if ":" in self.address else self.address
-        ports = self.ports
+        # An IPv6 address has no brackets here.
+        at, ports = self.address, self.ports
         lines = [f"listeners.tcp.default = {at}:{ports.amqp}"]
         for plugin, name in _PORTS.items():
             port = getattr(ports, name)
@@ -270,8 +279,7 @@ class PrivateNode:
         return lines
 
     def _environment(self) -> dict[str, str]:
-        here = self.directory
-        loopback = "{0,0,0,0,0,0,0,1}" if ":" in self.address else f"{{{self.address.replace('.', ',')}}}"
+        here = plain(self.directory)
         return surroundings() | {
             "LANG": "C.UTF-8",
             "LC_ALL": "C.UTF-8",
@@ -284,11 +292,13 @@ class PrivateNode:
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self.ports.distribution),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {loopback}",
-            "RABBITMQ_CTL_ERL_ARGS": f"-kernel inet_dist_use_interface {loopback}",
+            # For every Erlang: the server, its tools, and one that the server starts for a moment at its own start.
+            # They listen for each other, always in IPv4.
+            "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CONF_ENV_FILE": str(here / "rabbitmq-env.conf"),
-            "RABBITMQ_CONFIG_FILE": str(CONFIGURATION),
-            "RABBITMQ_CONFIG_FILES": str(here / "own.conf"),
+            "RABBITMQ_CONFIG_FILE": str(here / "own.conf"),
+            # More of it: nothing, instead of the system's /etc/rabbitmq/conf.d.
+            "RABBITMQ_CONFIG_FILES": str(here / "none.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(here / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(here / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(here / "data"),
@@ -300,9 +310,10 @@ class PrivateNode:
             "RABBITMQ_DEFAULT_VHOST": self._given.vhost,
         }
 
-    def _stop_epmd(self) -> None:
+    def _tidy_up(self) -> None:
         if self._own_epmd:
             self._epmd.stop()
+        remove_link(self.directory)
 
     def _start_server(self) -> None:
         # Many systems allow 1024 open files, which is some 900 connections.
@@ -312,14 +323,20 @@ class PrivateNode:
 
     def _wait_until_ready(self, timeout: float) -> None:
         end = time.monotonic() + timeout
-        while not self._answers():
+        while True:
+            answers = self._answers()
+            if exposed := self._daemon.exposed() + self._epmd.exposed():
+                raise Exposed(f"RabbitMQ is stopped: it listened at {', '.join(exposed)}, where others may reach it")
+            if answers:
+                return
             if not self.running:
                 # Somebody was quicker, after we had looked.
                 if taken := _TAKEN.search(self._daemon.told()):
                     raise PortTaken(f"port {taken[1] or taken[2]} is used by another program")
-                raise NodeFailure(f"RabbitMQ did not start: {self._reason()}; see {self.log}")
+                raise NodeFailure(f"RabbitMQ did not start: {self._reason()}; see {self._daemon.output}")
             if time.monotonic() > end:
-                raise NodeFailure(f"RabbitMQ did not answer within {timeout:g} s; see {self.log}")
+                log = self.log if self.log.is_file() else self._daemon.output
+                raise NodeFailure(f"RabbitMQ did not answer within {timeout:g} s; see {log}")
             time.sleep(0.1)
 
     def _answers(self) -> bool:

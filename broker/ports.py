@@ -35,7 +35,7 @@ class Ports:
     def free(cls, address: str = "127.0.0.1") -> Ports:
         """Ports that nobody holds now, for a throw-away node."""
         names = [field.name for field in fields(cls)]
-        return cls(**dict(zip(names, _free(address, len(names)), strict=True)))
+        return cls(**dict(zip(names, free_ports(address, len(names)), strict=True)))
 
     @classmethod
     def load(cls, amqp: int, management: int, environ: Mapping[str, str | None]) -> Ports:
@@ -56,19 +56,31 @@ class Ports:
         RabbitMQ does not start if the one for its nodes and tools is in use at any address, though it listens at one.
         """
         port: int = getattr(self, name)
-        return is_taken(address, port) or (name == "distribution" and is_taken(ANYWHERE, port))
+        if is_taken(address, port) or (name == "distribution" and is_taken(ANYWHERE, port)):
+            return True
+        # macOS lets us have one address beside a program that listens at all of them.
+        return is_listening(address, port)
 
     def settled(self, address: str, keep: Collection[str] = ()) -> Ports:
         """These ports, but each that is taken or used twice is replaced by a free one, unless ``keep`` names it."""
-        wanted = asdict(self)
-        used = {wanted[name] for name in keep}
-        moved: list[str] = []
-        for name, port in wanted.items():
-            if name not in keep:
-                if port in used or self.taken(name, address):
-                    moved.append(name)
-                used.add(port)
-        return replace(self, **dict(zip(moved, _free(address, len(moved), used), strict=True)))
+        moved = [name for name in self.in_use(address) if name not in keep]
+        used = set(asdict(self).values())
+        return replace(self, **dict(zip(moved, free_ports(address, len(moved), used), strict=True)))
+
+    def in_use(self, *addresses: str) -> list[str]:
+        """The names of those that a broker at the first address cannot have, or that another name has, too.
+
+        A port at which somebody listens at one of the other addresses counts as well: a client of a host that has
+        them all would not know whom it meets.
+        """
+        seen: set[int] = set()
+        found = []
+        for name, port in asdict(self).items():
+            elsewhere = any(is_listening(address, port) for address in addresses[1:])
+            if port in seen or elsewhere or self.taken(name, addresses[0]):
+                found.append(name)
+            seen.add(port)
+        return found
 
 
 def is_taken(address: str, port: int) -> bool:
@@ -95,7 +107,8 @@ def is_listening(address: str, port: int, timeout: float = 2.0) -> bool:
         return False
 
 
-def _free(address: str, count: int, used: Collection[int] = ()) -> list[int]:
+def free_ports(address: str, count: int, used: Collection[int] = ()) -> list[int]:
+    """Different ports that nobody holds now, apart from ``used``."""
     found: set[int] = set()
     while len(found) < count:
         # At random, because two who look at the same time must not find the same. Anywhere, because each of them may

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.environment import SettingsError, variables
+from common.environment import SettingsError, as_path, variables
 from robust_pika.errors import InvalidSettings
 from robust_pika.settings import AMQP_PORTS, Address, ConnectionSettings, Tls, addresses
 
@@ -75,10 +75,10 @@ def port_field(variable: str) -> str:
 def beside(amqp: int, default: int, usual: int = AMQP_PORTS[0]) -> int:
     """The port of a protocol if nobody told: ``default``, moved as far as ``amqp`` is from its ``usual`` place.
 
-    So a second broker on one machine needs no more than another RABBITMQ_PORT.
+    So a second broker on one machine needs no more than another RABBITMQ_PORT. After 65535 comes 1025.
     """
     moved = default + amqp - usual
-    return moved if 1024 < moved < 65536 else default
+    return moved if 1024 < moved < 65536 else 1025 + (moved - 1025) % 64511
 
 
 def whole_number(name: str, text: str, low: int, high: int) -> int:
@@ -210,7 +210,7 @@ class _Reader:
         if value is None:
             return None
         try:
-            path = Path(value).expanduser()
+            path = as_path(value).expanduser()
             if path.is_file():
                 path.open("rb").close()
                 return path

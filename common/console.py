@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -18,7 +19,7 @@ from pika.exceptions import AMQPError
 
 from common import messages
 from common.config import Settings
-from common.environment import as_utf8
+from common.environment import as_path, as_utf8
 from common.errors import BadMessage, ExitCode, Failure, RobustPikaError, came_of_an_interrupt, described
 from robust_pika.explaining import explain
 
@@ -47,7 +48,9 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser of command-line arguments that shows the script's docstring and tells errors in one line."""
-    return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made.register("type", Path, as_path)
+    return made
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

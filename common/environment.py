@@ -55,6 +55,11 @@ def as_utf8(text: str) -> str:
     return text
 
 
+def as_path(text: str) -> Path:
+    """The path that a text of ``as_utf8`` names, whatever the locale."""
+    return Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))
+
+
 def _read(file: Path) -> dict[str, str]:
     """Our variables of a file; {} if there is none. Raises SettingsError for what Compose would read differently."""
     try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import webbrowser
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,20 @@ from playground.leftovers import sweep
 from playground.server import listen, serve
 from playground.session import Limits, Surroundings
 from tour.player import OWN_BROKER, ROOT
+
+
+def open_browser(url: str) -> None:
+    """Open the page in the machine's browser, in a process that has no terminal and that nothing waits for.
+
+    On a machine without a desktop it may be one that runs in a terminal: it would take ours, and come to an end first.
+    """
+    subprocess.Popen(
+        [sys.executable, "-m", "webbrowser", url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def main() -> None:
@@ -70,7 +85,7 @@ def main() -> None:
     def ready(url: str) -> None:
         console.say(f" [*] The playground is at {url} . To exit press CTRL+C")
         if not arguments.no_browser:
-            webbrowser.open(url)
+            open_browser(url)
 
     serve(listener, Surroundings(settings, arguments.root.resolve(), Path(), limits, own_broker), ready)
 

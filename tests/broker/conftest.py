@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +25,8 @@ from tests.support.process import run_script
 ROOT = Path(__file__).resolve().parents[2]
 # What a shell, a URL or a configuration file would trip over.
 PASSWORD = "s3cr#t 'quoted' %41/\u00e4"
+# What a shell, Erlang's wildcards or RabbitMQ would.
+ODD_FOLDER = 'it\'s an [odd] {one,two} "q" *?$HOME \\ \u00e4\u65e5'
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Place:
     user: str = "reader"
     password: str = PASSWORD
     vhost: str = "course/one"
+    host: str = "localhost"
     path: list[Path] = field(default_factory=list)
 
     @property
@@ -49,11 +54,16 @@ class Place:
     def environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "AMQP_"))}
         user, password, vhost = (quote(text, safe="") for text in (self.user, self.password, self.vhost))
-        return kept | {
-            "AMQP_URL": f"amqp://{user}:{password}@localhost:{self.ports.amqp}/{vhost}",
-            "RABBITMQ_MANAGEMENT_URL": f"http://localhost:{self.ports.management}",
-            "PATH": os.pathsep.join([*map(str, self.path), kept["PATH"]]),
-        }
+        ports = {f"RABBITMQ_{name.upper()}_PORT": str(port) for name, port in asdict(self.ports).items()}
+        return (
+            kept
+            | ports
+            | {
+                "AMQP_URL": f"amqp://{user}:{password}@{self.host}:{self.ports.amqp}/{vhost}",
+                "RABBITMQ_MANAGEMENT_URL": f"http://{self.host}:{self.ports.management}",
+                "PATH": os.pathsep.join([*map(str, self.path), kept["PATH"]]),
+            }
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -72,6 +82,7 @@ class Place:
         done = run_script("-m", "broker", *arguments, *there, environ=self.environ(), limit=200)
         assert self.password not in done.out + done.err
         assert "Traceback" not in done.err
+        assert_on_loopback_only(self.directory)
         return done.code, done.out, done.err
 
     def processes(self) -> list[str]:
@@ -79,16 +90,28 @@ class Place:
         return processes_in(self.directory)
 
 
-def processes_in(directory: Path) -> list[str]:
+def at_work_in(directory: Path) -> Iterator[psutil.Process]:
     """The processes that work in a folder, but those that are over."""
-    found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(directory):
-                found.append(f"{process.pid} {process.name()}")
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+                yield process
+
+
+def processes_in(directory: Path) -> list[str]:
+    """Their ids and names."""
+    return [f"{process.pid} {process.name()}" for process in at_work_in(directory)]
+
+
+def assert_on_loopback_only(directory: Path) -> int:
+    """No process that works in the folder listens where another machine may reach it; how many sockets listen."""
+    addresses = []
+    for process in at_work_in(directory):
+        with suppress(psutil.NoSuchProcess):
+            found = process.net_connections("inet")
+            addresses += [each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN]
+    assert [address for address in addresses if not ip_address(address).is_loopback] == []
+    return len(addresses)
 
 
 def publish(settings: Settings, count: int) -> None:
@@ -126,7 +149,9 @@ def make_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     places: list[Place] = []
 
     def make() -> Place:
-        places.append(Place(tmp_path_factory.mktemp("broker"), Ports.free()))
+        folder = tmp_path_factory.mktemp("broker") / ODD_FOLDER
+        folder.mkdir()
+        places.append(Place(folder, Ports.free()))
         return places[-1]
 
     yield make

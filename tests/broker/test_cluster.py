@@ -15,7 +15,7 @@ from broker.ports import is_taken
 from common.config import Settings
 from common.connection import connect
 from extras.management import Management
-from tests.broker.conftest import drain, processes_in, publish
+from tests.broker.conftest import ODD_FOLDER, assert_on_loopback_only, drain, processes_in, publish
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("broker.cluster"), pytest.mark.usefixtures("installed")]
 
@@ -32,7 +32,8 @@ def first_port() -> int:
 
 def test_the_loss_of_the_leader(tmp_path: Path, first_port: int) -> None:
     given = Settings(user="reader", password="s3cr#t", vhost="course")
-    with Cluster(tmp_path, given, first_port) as cluster:
+    with Cluster(tmp_path / ODD_FOLDER, given, first_port) as cluster:
+        assert assert_on_loopback_only(tmp_path) > 9
         assert [address.port for address in cluster.settings.addresses] == [first_port + number for number in range(3)]
         publish(cluster.nodes[1].settings, 50)
         with Management(cluster.nodes[1].settings) as management:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from broker.launcher import Launcher
 from broker.packages import InstallFailure
+from broker.ports import is_taken
 from common.connection import connect
 from common.errors import ExitCode
 from tests.broker.conftest import Place
@@ -22,8 +24,9 @@ pytestmark = [pytest.mark.xdist_group("broker.up"), pytest.mark.usefixtures("ins
 # An engine that answers but cannot pull: what a machine behind a closed network has.
 DOCKER = """#!/bin/sh
 case "$*" in
-  info|"compose version") exit 0 ;;
+  info|"compose version"|"compose ps"*) exit 0 ;;
   "compose config --images") echo rabbitmq:4.3-management ;;
+  "compose config --format json") echo '{"name": "rabbitmq-by-example"}' ;;
   "compose pull"*) echo "failed to resolve reference: no such host" >&2; exit 18 ;;
   *) exit 1 ;;
 esac
@@ -195,10 +198,81 @@ def test_management_port_held_by_something_else(make_place: Callable[[], Place])
     with socket.create_server(("127.0.0.1", place.ports.management)):
         code, _, errors = place.run("up")
     assert code == ExitCode.CONFIG
-    assert errors == (
-        f"error: port {place.ports.management}, meant for the management UI, is used by another program; "
-        "set RABBITMQ_MANAGEMENT_PORT to a free one\n"
+    assert re.fullmatch(
+        rf"error: in use already: port {place.ports.management} \(management UI\); "
+        r"in .env or the environment, set for example port \d+ in RABBITMQ_MANAGEMENT_URL\n",
+        errors,
     )
+
+
+def test_ports_of_other_protocols_held_by_something_else(make_place: Callable[[], Place]) -> None:
+    """The scripts would talk to that, and it is told before anything is started."""
+    place = make_place()
+    with (
+        socket.create_server(("127.0.0.1", place.ports.mqtt)),
+        socket.create_server(("127.0.0.1", place.ports.stomp)),
+    ):
+        code, output, errors = place.run("up", "--way", "node")
+    assert (code, output) == (ExitCode.CONFIG, "")
+    assert re.fullmatch(
+        rf"error: in use already: port {place.ports.mqtt} \(MQTT\), port {place.ports.stomp} \(STOMP\); "
+        r"in .env or the environment, set for example RABBITMQ_MQTT_PORT=\d+ RABBITMQ_STOMP_PORT=\d+\n",
+        errors,
+    )
+    assert place.processes() == []
+
+
+def test_a_port_that_is_named_for_the_nodes_is_not_another_one(make_place: Callable[[], Place]) -> None:
+    place = make_place()
+    with socket.create_server(("127.0.0.1", place.ports.epmd)):
+        code, _, errors = place.run("up", "--way", "node")
+    assert code == ExitCode.CONFIG
+    assert f"port {place.ports.epmd} (port mapper); " in errors
+
+
+def test_another_program_at_a_port_of_the_settings(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        code, _, errors = replace(place, ports=replace(place.ports, mqtt=port)).run("up")
+    assert code == 0
+    assert errors == (
+        f" [!] what listens at port {port} may be another program, not this RabbitMQ; see RABBITMQ_MQTT_PORT\n"
+    )
+
+
+def test_a_broker_without_its_management_api(place: Place, make_place: Callable[[], Place]) -> None:
+    elsewhere = make_place().ports.management
+    code, output, errors = replace(place, ports=replace(place.ports, management=elsewhere)).run("up")
+    assert code == 0
+    assert " answers at " in output
+    assert errors == (
+        " [!] its management API, which the tour, the playground and the tests need, does not answer at "
+        f"http://localhost:{elsewhere}: rabbitmq-plugins enable rabbitmq_management, or set RABBITMQ_MANAGEMENT_URL\n"
+    )
+
+
+@pytest.mark.parametrize("folder", ["/proc/nope", "/dev/null/below", "/dev/full"])
+def test_a_folder_that_cannot_be_written(place: Place, make_place: Callable[[], Place], folder: str) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc here")
+    code, output, _ = replace(place, directory=Path(folder)).run("up")
+    assert (code, "answers at" in output) == (0, True)
+    code, output, errors = replace(make_place(), directory=Path(folder)).run("up")
+    assert (code, output) == (ExitCode.UNAVAILABLE, "")
+    assert re.fullmatch(
+        rf"error: {folder}\S* cannot be used \(.+\); name a folder that can be written in BROKER_DIRECTORY\n", errors
+    )
+    code, output, _ = replace(place, directory=Path(folder)).run("down")
+    assert (code, output) == (0, "nothing to stop: no broker was started from here\n")
+
+
+def test_an_ipv6_address(make_place: Callable[[], Place]) -> None:
+    if is_taken("::1", 0):
+        pytest.skip("this machine has no IPv6")
+    place = replace(make_place(), host="[::1]")
+    code, output, errors = place.run("up", "--way", "node")
+    assert (code, errors) == (0, "")
+    assert f" answers at [::1]:{place.ports.amqp}\n" in output
 
 
 def test_without_any_way_there_is_advice(

@@ -76,8 +76,10 @@ def test_they_move_with_the_first_hosts_port_as_those_of_our_broker_do() -> None
         expected = [ports.stream, ports.mqtt, ports.stomp, ports.web_stomp, ports.web_mqtt]
         assert other_ports(load(RABBITMQ_HOST=f"a:{port},b:1")) == expected
     assert other_ports(load(RABBITMQ_PORT="5673")) == [5553, 1884, 61614, 15675, 15676]
-    # Beyond the last port there is none.
-    assert load(RABBITMQ_PORT="30000").stomp_port == 61613
+    # After the last port comes the first one that everybody may have; no two of them meet.
+    assert load(RABBITMQ_PORT="30000").stomp_port == 61613 + 30000 - 5672 - 65535 + 1024
+    for port in (5, 3000, 27999, 65535):
+        assert len(set(vars(Ports.load(port, 1, {})).values())) == len(vars(Ports()))
     assert load(AMQP_URL="amqps://a:5681").stream_port == 5561
 
 

@@ -113,18 +113,23 @@ def test_the_largest_body_is_taken(script: Callable[[str], list[str]], end: byte
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def test_utf_8_is_understood_whatever_the_locale(script: Callable[[str], list[str]]) -> None:
+def test_utf_8_is_understood_whatever_the_locale(script: Callable[[str], list[str]], tmp_path: Path) -> None:
     command = script("""
+        from pathlib import Path
         from common.config import Settings
         parser = console.parser(__doc__)
         parser.add_argument("words", nargs="*")
         parser.add_argument("--key")
+        parser.add_argument("--file", type=Path)
         arguments = parser.parse_args()
+        arguments.file.touch()
         texts = [console.body_text(arguments.words), arguments.key, Settings.load().password]
         sys.stdout.buffer.write(" ".join(texts).encode())
     """)
-    done = run([*command, "é", "✓", "--key", "ü"], None, **ASCII, RABBITMQ_PASSWORD="ö")
+    words = ["é", "✓", "--key", "ü", "--file", str(tmp_path / "größe")]
+    done = run([*command, *words], None, **ASCII, RABBITMQ_PASSWORD="ö")
     assert (done.stdout.decode(), done.stderr) == ("é ✓ ü ö", b"")
+    assert (tmp_path / "größe").exists()
 
 
 @pytest.mark.parametrize("environ", [{}, ASCII], ids=["UTF-8", "ASCII"])

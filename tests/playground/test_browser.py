@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -42,4 +43,6 @@ def test_a_browser_of_the_terminal_is_in_nobodys_way(tmp_path: Path, stop: Calla
         assert not Path(f"{browser}.has-a-terminal").exists()
     finally:
         if opened.exists():
-            psutil.Process(int(opened.read_text(encoding="utf-8").split()[0])).kill()
+            # It ends with the playground; if it does not, it must not be left behind.
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(int(opened.read_text(encoding="utf-8").split()[0])).kill()

@@ -87,7 +87,7 @@ def test_errors_of_sockets_and_tls_are_explained(
     error: OSError, kind: type[ConnectionFailure], transient: bool
 ) -> None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        error.verify_message = "self-signed certificate"
+        error.verify_code, error.verify_message = 18, "self-signed certificate"
     with pytest.raises(kind, match=r"one:1\b") as caught:
         reach(SETTINGS, Attempt(error), deadline=0)
     assert type(caught.value) is kind

@@ -327,7 +327,7 @@ def test_a_number_out_of_range_is_reported_in_one_line(arguments: tuple[str, ...
 def test_what_cannot_be_sent_is_reported_in_one_line(number: str, environ: dict[str, str]) -> None:
     result = run_script(CLIENT, number, environ=environ)
     assert result.code == ExitCode.DATA
-    assert re.fullmatch(r"error: the text is .+\n", result.err)
+    assert re.fullmatch(r"error: the (text|argument) .+\n", result.err)
 
 
 def test_both_work_from_their_own_folder_and_have_help(environ: dict[str, str]) -> None:

@@ -289,9 +289,9 @@ def test_a_key_that_is_too_long_gives_one_line(script: str, key: str, bytes_: in
 
 def test_a_key_that_is_not_utf8_gives_one_line(offline: dict[str, str]) -> None:
     done = run_script("topics/emit_log_topic.py", "till.\udcff", "hello", environ=offline)
-    assert (done.code, done.out) == (ExitCode.USAGE, "")
+    assert (done.code, done.out) == (ExitCode.DATA, "")
     assert done.err.count("\n") == 1
-    assert "invalid key value" in done.err
+    assert "is not valid UTF-8" in done.err
 
 
 def test_the_longest_key_arrives(environ: dict[str, str]) -> None:

@@ -241,7 +241,7 @@ def test_tls(settings: Settings, environ: dict[str, str], tmp_path: Path) -> Non
         assert (result.code, result.out, result.err) == (0, "sent\n", "")
         result = run_script("-c", TLS_PROGRAM, environ=environment(replace(secure, tls=Tls())), limit=LIMIT)
     assert (result.code, result.out) == (ExitCode.PROTOCOL, "")
-    told = r"error: the certificate of 127.0.0.1:\d+, the stream port .* cannot be trusted .*RABBITMQ_CA_FILE\n"
+    told = r"error: the certificate of 127.0.0.1:\d+, the stream port .* cannot be trusted .*RABBITMQ_CA_FILE .+\n"
     assert re.fullmatch(told, result.err)
 
 

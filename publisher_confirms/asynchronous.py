@@ -51,7 +51,8 @@ def publish(settings: Settings, count: int, window: int = 1000) -> float:
             # It calls on_answer and on_return, and returns when publish_more has stopped it: all are answered.
             channel.connection.ioloop.start()
         except AMQPError as error:
-            raise NotConfirmed(f"{len(in_flight):,} messages in doubt, from {min(in_flight)} on: {error}") from None
+            first = min(in_flight, default=count + 1)
+            raise NotConfirmed(f"{len(in_flight):,} messages in doubt, from {first} on: {error}") from None
         if refused:
             raise NotConfirmed(f"{len(refused):,} of {count:,} messages refused; the first: {refused[0]}")
         return time.perf_counter() - began

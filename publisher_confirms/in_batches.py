@@ -49,7 +49,7 @@ def publish(settings: Settings, count: int, batch: int = 100) -> float:
                     channel.connection.ioloop.start()
                 except AMQPError as error:
                     raise NotConfirmed(
-                        f"{len(in_flight)} in doubt, from message {min(in_flight)} on: {error}"
+                        f"{len(in_flight)} in doubt, from message {min(in_flight, default=number + 1)} on: {error}"
                     ) from None
                 if refused:
                     raise NotConfirmed(f"{len(refused)} of {batch} messages refused; the first: {refused[0]}")

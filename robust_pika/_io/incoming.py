@@ -4,8 +4,8 @@ Of each frame pika makes an object, and copies what is left of the input; a deli
 some thirty calls. What is delivered needs none of that. pika lets its user bring the I/O services, and so the protocol
 that gets what the socket has read: this one keeps the deliveries, and passes on everything else as it came.
 
-`python -m benchmarks frames` measures what that is worth: consuming is 2.6 times as fast as with pika's own deliveries
-on RabbitMQ 3.10, and 2.4 times on 4.3 (November 2026, two cores, shared with the broker).
+`python -m benchmarks frames` measures what that is worth: consuming is 1.6 times as fast as with pika's own deliveries
+on RabbitMQ 3.10, and 1.3 times on 4.3 (November 2026, two cores, shared with the broker, which is the limit there).
 """
 
 from __future__ import annotations

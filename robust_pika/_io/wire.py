@@ -5,8 +5,8 @@ costs more than all the rest of publishing. Both halves of that are open to us. 
 larger part is the same for all messages to one destination. And pika lets its user bring the I/O services: ours are
 pika's, except that they remember the transport, to which the frames of a whole batch can then be written at once.
 
-`python -m benchmarks frames` measures what that is worth: publishing with confirms is 2.5 times as fast as on pika's
-own frames on RabbitMQ 3.10, and 1.7 times on 4.3 (November 2026, two cores, shared with the broker).
+`python -m benchmarks frames` measures what that is worth: publishing with confirms is 1.5 times as fast as on pika's
+own frames, on RabbitMQ 3.10 and on 4.3 (November 2026, two cores, shared with the broker).
 """
 
 from __future__ import annotations

@@ -188,7 +188,8 @@ def test_the_messages_in_doubt_are_named_when_the_connection_breaks(
     assert match, publisher.lines
     assert not any("Traceback" in line for line in publisher.lines)
     doubt, first = int(match[1].replace(",", "")), int(match[2])
-    assert 1 <= doubt <= window
+    # None, if the connection breaks in the moment between two batches.
+    assert 0 <= doubt <= window
     arrived = sorted(int(body.split()[1]) for _, body in take_all(channel, MEASURED))
     assert arrived[: first - 1] == list(range(1, first))
     # Of those in doubt, some have arrived, and perhaps all.

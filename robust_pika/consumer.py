@@ -18,7 +18,7 @@ from robust_pika._io.grace import Grace
 from robust_pika._io.handlers import HandlerThreads
 from robust_pika._io.link import Link
 from robust_pika._io.session import Session
-from robust_pika.connecting import backing_off, is_transient, reach_amqp
+from robust_pika.connecting import STEADY_SECONDS, backing_off, is_transient, reach_amqp
 from robust_pika.declaring import DeclaringChannel, declaring
 from robust_pika.errors import ChannelFailure, ConnectionFailure, ConsumerCancelled, NotAmqp, RobustPikaError
 from robust_pika.explaining import explain
@@ -26,9 +26,6 @@ from robust_pika.hooks import Hooks
 from robust_pika.messages import Message
 from robust_pika.outcomes import Answer, OnError, Outcome
 from robust_pika.settings import ConnectionSettings
-
-STEADY_SECONDS = 10.0
-"""A consumer that broke sooner than this after it began waits longer and longer before it begins again."""
 
 Handler = Callable[[Message], Outcome | Answer]
 
